@@ -1,0 +1,75 @@
+"""A Docker Engine that always answers: the machine's own, or one in a virtual machine of ours."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+
+from helpers import ledger, machine
+from helpers.containers import engine_vm
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A Docker Engine that answers.
+
+    Attributes:
+        rung: ``docker`` (the machine's own) or ``docker in a VM``.
+        environment: the variables that lead the ``docker`` CLI and the SDK to it.
+        version: the Engine's version.
+        host: the address at which its containers reach a server on this machine's loopback
+            (the machine's own Engine: with ``--network host``).
+    """
+
+    rung: str
+    environment: dict[str, str]
+    version: str
+    host: str
+
+
+def label() -> str:
+    """Return the label that everything of this learner carries: ``lab=`` and a short id."""
+    return "lab=" + hashlib.sha256(str(ledger.home()).encode()).hexdigest()[:10]
+
+
+def engine() -> Engine:
+    """Make sure that a Docker Engine answers, point this process at it and return it.
+
+    Sets ``DOCKER_HOST`` (and for the machine's own Engine nothing else of Docker's), ``LAB_LABEL``
+    and, where the machine has no ``docker`` command, ``PATH``. ``LAB_ENGINE=machine`` or ``vm``
+    forces a rung.
+
+    Raises:
+        EngineError: there is neither an Engine nor QEMU, or the wanted one does not answer.
+    """
+    wanted = os.environ.get("LAB_ENGINE", "")
+    address = None if wanted == "vm" else machine.docker_socket()
+    if address:
+        found = _use("docker", {"DOCKER_HOST": address}, "127.0.0.1")
+        known = [entry.facts for entry in ledger.entries("engine")]
+        facts = {"env": found.environment, "label": label()}
+        if facts not in known:
+            ledger.record("engine", "containers", **facts)
+        return found
+    if wanted == "machine":
+        probe = machine.docker_engine()
+        raise engine_vm.EngineError(f"Docker does not answer: {probe.why}. Try: {probe.command}")
+    return _use("docker in a VM", engine_vm.start(), "10.0.2.2")
+
+
+def _use(rung: str, environment: dict[str, str], host: str) -> Engine:
+    """Point this process at an Engine, see to a ``docker`` command, and describe the Engine."""
+    import docker
+
+    for variable in ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT"):
+        os.environ.pop(variable, None)
+    os.environ.update(environment, LAB_LABEL=label())
+    if not shutil.which("docker"):
+        os.environ["PATH"] += f":{engine_vm.docker_command().parent}"
+    client = docker.from_env(timeout=20)
+    try:
+        return Engine(rung, environment, client.version()["Version"], host)
+    finally:
+        client.close()

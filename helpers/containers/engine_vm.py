@@ -1,0 +1,223 @@
+"""The virtual machine that holds a Docker Engine where the machine has none.
+
+It is built once from Debian packages, started, given its base images, and saved as it runs;
+afterwards it is restored in less than a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from helpers import ledger, machine, vm
+from helpers.containers import certificates, images
+from helpers.vm import initramfs, kernel, packages
+
+GUEST = Path(__file__).parent / "guest"
+MEMORY_MB = 512
+# What the Engine needs in its machine; the rest of what apt would install stays out.
+PACKAGES = (
+    "docker.io containerd runc iptables libc6 libsystemd0 libdevmapper1.02.1 libseccomp2 "
+    "libxtables12 libip4tc2 libip6tc2 libnftnl11 libnetfilter-conntrack3 libnfnetlink0 libmnl0 "
+    "libudev1 libselinux1 libpcre2-8-0 libcap2 libgcrypt20 libgpg-error0 liblzma5 liblz4-1 "
+    "libzstd1 libgcc-s1 libbtrfs0 base-files netbase tini"
+).split()
+UNNEEDED = (
+    "usr/share usr/bin/ctr usr/bin/dnet usr/sbin/ovrouter usr/sbin/dnet usr/bin/containerd-stress "
+    "usr/bin/containerd-shim usr/bin/containerd-shim-runc-v1 usr/bin/docker usr/libexec/docker"
+).split()
+
+
+class EngineError(RuntimeError):
+    """No Docker Engine can be had; the message says why and what to do."""
+
+
+def start() -> dict[str, str]:
+    """Return the variables for the Engine in our machine, which is restored if it is not there."""
+    with open(ledger.home() / "engine.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for found in vm.running():
+            if found.name == "docker":
+                environment = _environment(found)
+                if machine.answers(environment["DOCKER_HOST"], environment):
+                    return environment
+                found.stop()
+        try:
+            found = snapshot().restore("docker", ports=[2376], guest_command=_forwarder())
+        except (vm.VMError, packages.PackageError) as problem:
+            raise EngineError(f"There is no Docker here, and none in a VM: {problem}") from None
+        found.run(f"date -s @{time.time():.0f}", check=True)
+        return _environment(found)
+
+
+def _environment(found: vm.VM, tls: Path | None = None) -> dict[str, str]:
+    tls = tls or _folder() / "tls"
+    environment = {
+        "DOCKER_HOST": f"tcp://127.0.0.1:{found.settings.ports[2376]}",
+        "DOCKER_TLS_VERIFY": "1",
+        "DOCKER_CERT_PATH": str(tls / "client"),
+    }
+    # Where these are set (behind a company's proxy), the SDK's HTTP library prefers them to the
+    # authority it is given (github.com/psf/requests/issues/3829): give it both.
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        theirs = os.environ.get(variable)
+        if theirs and Path(theirs).is_file() and Path(theirs).parent != ledger.home():
+            both = ledger.home() / "authorities.pem"
+            both.write_text(Path(theirs).read_text() + (tls / "client/ca.pem").read_text())
+            environment[variable] = str(both)
+    return environment
+
+
+def _forwarder() -> str:
+    return f"{shlex.quote(sys.executable)} -m helpers.containers.forward"
+
+
+def _folder() -> Path:
+    """Return the cache's folder for this accelerator and version of QEMU: a saved state fits one.
+
+    Scripts and packages of the guest count too, so that a changed one makes a new machine.
+    """
+    said = subprocess.run([str(machine.qemu()), "--version"], capture_output=True, text=True).stdout
+    parts = [said, vm.accelerator(), *PACKAGES, str(MEMORY_MB)]
+    parts += [path.read_text() for path in sorted([*GUEST.iterdir(), *initramfs.GUEST.iterdir()])]
+    return machine.cache() / "engine" / hashlib.sha256("".join(parts).encode()).hexdigest()[:10]
+
+
+def snapshot() -> vm.Snapshot:
+    """Return the saved machine with an Engine that runs in it, made on first use.
+
+    It holds the stand-ins of the base images. Making it takes about a minute and a half under
+    emulation; restoring it takes less than a second.
+    """
+    vm.accelerator()  # says so if QEMU is missing
+    path = _folder()
+    if not path.exists():  # each part with its own line of progress
+        kernel.default()
+        for name in images.STAND_INS:
+            images.archive(name)
+    folder = machine.cached(
+        f"engine/{path.name}",
+        _make,
+        what="Building a virtual machine with a Docker Engine",
+        seconds=90,
+    )
+    return vm.Snapshot(folder / "snapshot")
+
+
+def _make(draft: Path) -> None:
+    certificates.make(draft / "tls")
+    with tempfile.TemporaryDirectory(dir=draft) as scratch:
+        root = Path(scratch) / "root"
+        _fetch(root)
+        _write_disk(root, draft / "tls/server", Path(scratch) / "disk.raw")
+        raw = Path(scratch) / "disk.raw"
+        base = Path(scratch) / "disk.qcow2"
+        vm.qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, base)
+        raw.unlink()
+        chosen = kernel.default()
+        archive = initramfs.base(chosen, [*kernel.DEVICES, *kernel.ENGINE])
+        archive.file("pivot", b"")
+        initrd = draft / "initrd"
+        initrd.write_bytes(archive.bytes())
+        built = vm.boot(
+            initrd,
+            memory=MEMORY_MB,
+            cpus=min(2, machine.cores()),
+            ports=(2376,),
+            disk=base,
+            outbound=True,
+            guest_command=_forwarder(),
+        )
+        with built:
+            _bake(built, draft)
+            built.snapshot(folder=draft / "snapshot")
+
+
+def docker_command() -> Path:
+    """Return a ``docker`` command for a machine that has none, fetched once."""
+
+    def make(draft: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            root = Path(scratch) / "root"
+            for name in ("docker.io", "docker-cli"):  # newer releases pack the CLI apart
+                with contextlib.suppress(packages.PackageError):
+                    found = packages.fetch([name], Path(scratch) / name)
+                    packages.unpack(found, root, "./usr/bin/docker")
+            draft.write_bytes((root / "usr/bin/docker").read_bytes())
+            draft.chmod(0o755)
+
+    return machine.cached("bin/docker", make, what="Fetching the docker command", seconds=5)
+
+
+def _fetch(root: Path) -> None:
+    """Unpack the Engine and what it needs below a folder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        found = packages.fetch(["docker.io", "iptables"], Path(scratch) / "debs", needed=True)
+        wanted = [p for p in found if p.name.split("_")[0].removesuffix("t64") in PACKAGES]
+        packages.unpack(wanted, root)
+
+
+def _write_disk(root: Path, certificates_: Path, disk: Path) -> None:
+    for name in UNNEEDED:
+        subprocess.run(["rm", "-rf", root / name], check=True)
+    for name in [*"proc sys dev run tmp root mnt".split(), "var/log", "usr/local/bin"]:
+        (root / name).mkdir(parents=True, exist_ok=True)
+    program = initramfs.busybox()
+    shutil.copy2(program, root / "usr/bin/busybox")
+    there = {path.name for path in root.glob("usr/*bin/*")}
+    applets = subprocess.run([program, "--list"], capture_output=True, text=True).stdout.split()
+    for applet in sorted({*applets} - there):
+        (root / "usr/bin" / applet).symlink_to("busybox")
+    for name in ("iptables", "ip6tables"):
+        (root / "usr/sbin" / name).unlink(missing_ok=True)
+        (root / "usr/sbin" / name).symlink_to("xtables-legacy-multi")
+    shutil.copytree(certificates_, root / "etc/docker", dirs_exist_ok=True)
+    shutil.copy2(GUEST / "init-system", root / "init-system")
+    shutil.copy2(GUEST / "publish", root / "usr/local/bin/publish")
+    for name in ("init-system", "usr/local/bin/publish"):
+        (root / name).chmod(0o755)
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\ndocker:x:999:\n")
+    with open(disk, "wb") as file:
+        file.truncate(8 << 30)
+    mke2fs = shutil.which("mke2fs", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    subprocess.run(
+        [mke2fs, "-q", "-t", "ext4", "-m", "0", "-E", "root_owner=0:0", "-d", root, disk],
+        check=True,
+        capture_output=True,
+    )
+
+
+def _bake(built: vm.VM, draft: Path) -> None:
+    """Wait for the Engine, load the base images, and make the machine small before it is saved."""
+    environment = _environment(built, draft / "tls")
+    deadline = time.monotonic() + 120
+    while not machine.answers(environment["DOCKER_HOST"], environment):
+        if time.monotonic() > deadline:
+            log = built.run("tail -3 /var/log/dockerd.log").stdout
+            raise EngineError(f"The Docker Engine in the virtual machine does not start: {log}")
+        time.sleep(0.2)
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        for name in images.STAND_INS:
+            images.load_stand_in(name, label="lab.base=1")
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    # Free memory that is not zero would be saved too: fill it with zeros once.
+    built.run(
+        "sync; echo 3 > /proc/sys/vm/drop_caches; mount -t tmpfs -o size=90% zero /mnt;"
+        "free=$(free -m | awk '/Mem/ {print $4 - 24}');"
+        "dd if=/dev/zero of=/mnt/zero bs=1M count=$free; umount /mnt; fstrim / || true; sync",
+        timeout=120,
+    )

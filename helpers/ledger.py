@@ -1,0 +1,239 @@
+"""What has been started, and how it is stopped.
+
+Everything the course starts is written here *before* it starts: one small JSON file per entry
+under ``LAB_HOME/ledger``. That is what lets ``down`` clean up after a killed kernel or a reboot.
+
+A process is found again by the variable ``LAB_LEDGER_ID`` in its environment: its children inherit
+it, and unlike a process number it is never used twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import time
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+
+MARK = "LAB_LEDGER_ID"
+
+
+def home() -> Path:
+    """Return the folder that holds all state of this learner.
+
+    ``LAB_HOME`` moves it; otherwise it is ``.lab`` in the repository. Only its owner may enter.
+    """
+    path = Path(os.environ.get("LAB_HOME") or Path(__file__).parents[1] / ".lab").absolute()
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+@dataclass
+class Entry:
+    """One thing that was started: a process, an Engine's containers, or files.
+
+    Attributes:
+        id: the entry's own name on disk, sorted by time of recording.
+        kind: ``process``, ``files`` or ``engine``.
+        name: what a reader calls it ("virtual machine web").
+        since: seconds since the epoch.
+        facts: what is needed to stop it and worth showing (ports, paths, labels).
+        pid: number of the process, once it runs (for the reader; it is not used to find it).
+    """
+
+    id: str
+    kind: str
+    name: str
+    since: float
+    facts: dict = field(default_factory=dict)
+    pid: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file that holds this entry."""
+        return _folder() / f"{self.id}.json"
+
+    def save(self) -> Entry:
+        """Write the entry to disk in one step, so that a crash leaves the old or the new one."""
+        draft = self.path.with_suffix(f".{os.getpid()}.draft")
+        draft.write_text(json.dumps(asdict(self)))
+        draft.replace(self.path)
+        return self
+
+    def forget(self) -> None:
+        """Take the entry out of the ledger."""
+        self.path.unlink(missing_ok=True)
+
+    def alive(self) -> bool:
+        """Say whether what the entry stands for is there now."""
+        if self.kind == "process":
+            return bool(_processes(self))
+        if self.kind == "files":
+            return Path(self.facts["path"]).exists()
+        return _labelled(self) != []
+
+
+def record(kind: str, name: str, **facts) -> Entry:
+    """Write down what is about to start and return the entry.
+
+    Args:
+        kind: ``files`` (fact ``path``), ``engine`` (facts ``env``, ``label``) or ``process``.
+        name: what a reader calls it.
+        facts: what is needed to stop it.
+    """
+    now = time.time()
+    return Entry(f"{now:017.6f}-{uuid.uuid4().hex[:8]}", kind, name, now, facts).save()
+
+
+def spawn(
+    name: str, command: list[str], *, env=None, log=None, facts=None, **popen
+) -> tuple[subprocess.Popen, Entry]:
+    """Record a process, then start it in a session of its own.
+
+    Args:
+        name: what a reader calls it.
+        command: program and arguments.
+        env: its environment (default: ours).
+        log: file that receives its output (default: nowhere).
+        facts: what is worth showing, for example its ports.
+        popen: further arguments of ``subprocess.Popen``.
+
+    Returns:
+        The process and its entry.
+
+    Raises:
+        OSError: the program cannot be started; nothing stays in the ledger.
+    """
+    entry = record("process", name, **(facts or {}))
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    streams["stderr"] = subprocess.STDOUT
+    try:
+        with contextlib.ExitStack() as stack:
+            if log is not None:
+                streams["stdout"] = stack.enter_context(open(log, "ab"))
+            process = subprocess.Popen(
+                command,
+                env={**(os.environ if env is None else env), MARK: entry.id},
+                start_new_session=True,
+                **{**streams, **popen},
+            )
+    except OSError:
+        entry.forget()
+        raise
+    entry.pid = process.pid
+    return process, entry.save()
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """Return what stands in the ledger, oldest first."""
+    found = []
+    for path in sorted(_folder().glob("*.json")):
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+            found.append(Entry(**json.loads(path.read_text())))
+    return [entry for entry in found if kind in (None, entry.kind)]
+
+
+def stop(entry: Entry, patience: float = 5.0) -> bool:
+    """Stop one entry and say whether it is gone. Stopping twice is no error.
+
+    Args:
+        entry: what to stop.
+        patience: seconds a process gets between the polite signal and the last one.
+    """
+    if entry.kind == "process":
+        _stop_processes(entry, patience)
+    elif entry.kind == "files":
+        path = Path(entry.facts["path"])
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    else:
+        _remove_labelled(entry)
+    if entry.alive():
+        return False
+    entry.forget()
+    return True
+
+
+def down() -> list[str]:
+    """Stop everything, newest first, and return the names of what could not be stopped.
+
+    What was started later may stand on what was started earlier, so the reverse order is the
+    order of dependency. An empty list is the proof that nothing is left.
+    """
+    for entry in reversed(entries()):
+        stop(entry)
+    for draft in _folder().glob("*.draft"):
+        draft.unlink(missing_ok=True)
+    return [entry.name for entry in entries()]
+
+
+def _folder() -> Path:
+    path = home() / "ledger"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def _processes(entry: Entry) -> list[psutil.Process]:
+    """Return the entry's process and its children, whichever session they moved to."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == entry.id:
+                found.append(process)
+    return found
+
+
+def _stop_processes(entry: Entry, patience: float) -> None:
+    for send in ("terminate", "kill"):
+        processes = _processes(entry)
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                getattr(process, send)()
+        psutil.wait_procs(processes, timeout=patience)
+    if entry.pid:  # if it was our own child, collect it
+        with contextlib.suppress(OSError):
+            os.waitpid(entry.pid, os.WNOHANG)
+
+
+_LISTINGS = {
+    "container": ["ps", "-aq"],
+    "network": ["network", "ls", "-q"],
+    "volume": ["volume", "ls", "-q"],
+    "image": ["images", "-q"],
+}
+
+
+def _labelled(entry: Entry) -> list[tuple[str, str]] | None:
+    """List (kind, id) of all that carries our label in the Engine; None if it does not answer."""
+    found = []
+    for kind, listing in _LISTINGS.items():
+        answer = _docker(entry, *listing, "--filter", f"label={entry.facts['label']}")
+        if answer is None:
+            return None
+        found += [(kind, one) for one in dict.fromkeys(answer.split())]
+    return found
+
+
+def _remove_labelled(entry: Entry) -> None:
+    for kind, one in _labelled(entry) or []:
+        options = {"container": ["-f", "-v"], "image": ["-f"]}.get(kind, [])
+        _docker(entry, kind, "rm", *options, one)
+
+
+def _docker(entry: Entry, *arguments: str) -> str | None:
+    environment = {**os.environ, **entry.facts["env"]}
+    try:
+        answer = subprocess.run(
+            ["docker", *arguments], env=environment, capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout if answer.returncode == 0 else None
