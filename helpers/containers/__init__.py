@@ -3,5 +3,16 @@
 from helpers.containers.daemon import Engine, engine, label
 from helpers.containers.engine_vm import EngineError, snapshot
 from helpers.containers.images import ImageError, image
+from helpers.containers.scratch import Place, place
 
-__all__ = ["Engine", "EngineError", "ImageError", "engine", "image", "label", "snapshot"]
+__all__ = [
+    "Engine",
+    "EngineError",
+    "ImageError",
+    "Place",
+    "engine",
+    "image",
+    "label",
+    "place",
+    "snapshot",
+]

@@ -171,6 +171,7 @@ def _write_disk(root: Path, certificates_: Path, disk: Path) -> None:
         subprocess.run(["rm", "-rf", root / name], check=True)
     for name in [*"proc sys dev run tmp root mnt".split(), "var/log", "usr/local/bin"]:
         (root / name).mkdir(parents=True, exist_ok=True)
+    (root / "var/run").symlink_to("../run")
     program = initramfs.busybox()
     shutil.copy2(program, root / "usr/bin/busybox")
     there = {path.name for path in root.glob("usr/*bin/*")}

@@ -62,7 +62,7 @@ class Settings:
 
     def command(self, memory_file: str) -> list[str]:
         """Return the QEMU command line; paths are relative to the machine's folder."""
-        accelerator = self.accelerator + (",tb-size=64" if self.accelerator == "tcg" else "")
+        accelerator = self.accelerator + (",tb-size=256" if self.accelerator == "tcg" else "")
         network = "user,id=net" + ("" if self.outbound else ",restrict=on")
         for guest, host in self.ports.items():
             network += f",hostfwd=tcp:127.0.0.1:{host}-:{guest}"
@@ -86,8 +86,8 @@ class Settings:
             words += ["-device", "virtio-balloon-pci,free-page-reporting=on"]
         if self.disk:
             kind = "qcow2" if self.disk.endswith(".qcow2") else "raw"
-            words += ["-drive", f"file={self.disk},if=none,id=disk,format={kind},cache=unsafe"]
-            words += ["-device", "virtio-blk-pci,drive=disk"]
+            drive = f"file={self.disk},if=none,id=disk,format={kind},cache=unsafe,discard=unmap"
+            words += ["-drive", drive, "-device", "virtio-blk-pci,drive=disk"]
         if self.ram:
             words += ["-incoming", "defer"]
         return words
@@ -572,7 +572,8 @@ def _save_disk(source: Path, target: Path) -> None:
     if source.suffix == ".raw":
         _copy_sparse(source, target)
     else:
-        qemu_img("convert", "-U", "-c", "-O", "qcow2", source, target)
+        packed = ["-c", "-o", "compression_type=zstd"]
+        qemu_img("convert", "-U", *packed, "-O", "qcow2", source, target)
 
 
 def qemu_img(*arguments) -> None:
@@ -606,7 +607,7 @@ def _with_files(folder: Path, initrd: Path, files: Mapping, startup: str) -> Pat
 
 def _copy_sparse(source: Path, target: Path) -> None:
     """Copy a file, leaving out what is zero: it takes no room on the disk."""
-    zeros = bytes(65536)
+    zeros, page = bytes(65536), 4096
     with open(source, "rb", buffering=0) as reading, open(target, "wb", buffering=0) as writing:
         size = os.fstat(reading.fileno()).st_size
         place = 0
@@ -619,7 +620,9 @@ def _copy_sparse(source: Path, target: Path) -> None:
             while place < hole:
                 block = os.pread(reading.fileno(), min(65536, hole - place), place)
                 if block != zeros[: len(block)]:
-                    os.pwrite(writing.fileno(), block, place)
+                    for at in range(0, len(block), page):
+                        if (part := block[at : at + page]) != zeros[: len(part)]:
+                            os.pwrite(writing.fileno(), part, place + at)
                 place += len(block)
         writing.truncate(size)
 

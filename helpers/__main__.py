@@ -1,0 +1,124 @@
+"""The commands of the course: ``python -m helpers doctor | up | env | status | down | prepare``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from dataclasses import asdict
+
+from helpers import ledger, machine
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Show what is real on this machine, rung by rung."""
+    parts = machine.survey()
+    if options.json:
+        print(json.dumps({"machine": machine.facts(), "parts": [asdict(p) for p in parts]}))
+        return 0
+    facts = machine.facts()
+    print(
+        f"{facts['processor']}, {facts['cores']} cores, "
+        f"{facts['memory_free_mb']} of {facts['memory_mb']} MB of memory free, "
+        f"{facts['disk_free_mb'] // 1024} GB of disk free, {facts['system']} {facts['kernel']}\n"
+    )
+    for part in parts:
+        print(f"{part.part:24}{part.rung:18}{part.real}")
+        if part.why:
+            print(f"{'':24}{'':18}not better, because {part.why}")
+        if part.command:
+            print(f"{'':24}{'':18}to change that: {part.command}")
+    return 0 if all(part.rung != "none" for part in parts) else 1
+
+
+def up(options: argparse.Namespace) -> int:
+    """Make sure that a Docker Engine answers."""
+    from helpers import containers
+
+    found = containers.engine()
+    print(f"Docker {found.version} answers ({found.rung}).")
+    print('In a terminal: eval "$(python -m helpers env)"')
+    return 0
+
+
+def env(options: argparse.Namespace) -> int:
+    """Print the variables that lead a terminal's tools to what runs."""
+    from helpers import containers
+
+    before = dict(os.environ)
+    containers.engine()
+    for name, value in os.environ.items():
+        if before.get(name) != value:
+            print(f"export {name}={shlex.quote(value)}")
+    for name in sorted(before.keys() - os.environ.keys()):
+        print(f"unset {name}")
+    return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """Show what runs now, and since when."""
+    found = [(entry, entry.alive()) for entry in ledger.entries()]
+    if options.json:
+        print(json.dumps([{**asdict(entry), "alive": alive} for entry, alive in found]))
+        return 0
+    shown = [(entry, alive) for entry, alive in found if alive]
+    for entry, _ in shown:
+        minutes = (time.time() - entry.since) / 60
+        process = f"process {entry.pid}" if entry.pid else entry.facts.get("path", "")
+        print(f"{entry.name:32}{minutes:7.1f} min  {process}")
+    if not shown:
+        print("Nothing runs.")
+    return 0
+
+
+def down(options: argparse.Namespace) -> int:
+    """Stop everything and prove that it is gone."""
+    left = ledger.down()
+    if left:
+        print("Could not be stopped: " + ", ".join(left) + ". Run this again once they answer.")
+        return 1
+    print("Nothing is left: no process, container, network, volume, image or file of the course.")
+    return 0
+
+
+def prepare(options: argparse.Namespace) -> int:
+    """Fetch and build all that the lessons need later, so that they start at once (and offline)."""
+    from helpers import bench, containers, vm
+    from helpers.vm import initramfs
+
+    for kernel in vm.kernels():
+        initramfs.image("busybox", kernel)
+    initramfs.image("python", vm.kernels()[0])
+    bench.binary()
+    if options.engine or not machine.docker_engine().works:
+        containers.snapshot()
+    print(f"All is in {machine.cache()}.")
+    return 0
+
+
+def main() -> int:
+    """Read the command line, do it, and turn what is foreseen to go wrong into one sentence."""
+    parser = argparse.ArgumentParser(prog="python -m helpers", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (doctor, up, env, status, down, prepare):
+        one = commands.add_parser(command.__name__, help=command.__doc__)
+        one.set_defaults(command=command)
+        if command in (doctor, status):
+            one.add_argument("--json", action="store_true", help="for programs")
+        if command is up:
+            one.add_argument("what", nargs="?", choices=["docker"], default="docker")
+        if command is prepare:
+            one.add_argument("--engine", action="store_true", help="the Engine in a VM too")
+    options = parser.parse_args()
+    try:
+        return options.command(options)
+    except (RuntimeError, OSError) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+# Read by JupyterLab through JUPYTER_CONFIG_PATH: its terminals get the lab's environment, so that
+# docker, aws and kubectl reach the same things there as in the notebooks.
+from pathlib import Path
+
+c = get_config()
+c.ServerApp.terminado_settings = {
+    "shell_command": ["bash", "--rcfile", str(Path(__file__).with_name("terminal.bashrc"))]
+}

@@ -1,0 +1,90 @@
+"""Execute notebooks again and save them as they are published (``make notebooks``).
+
+What changes from run to run and tells the reader nothing is taken out. A notebook that ends in an
+error that it does not announce (tag ``raises-exception``) is left as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbclient
+import nbformat
+
+FAILURES = (
+    nbclient.exceptions.CellExecutionError,
+    nbclient.exceptions.CellTimeoutError,
+    nbclient.exceptions.DeadKernelError,
+)
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+
+
+def execute(path: Path, timeout: int = 600) -> nbformat.NotebookNode:
+    """Run a notebook from its first cell to its last and return it as it is published.
+
+    Args:
+        path: the notebook.
+        timeout: seconds that one cell may take.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed that was not meant to.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(
+        notebook,
+        timeout=timeout,
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+    ).execute()
+    return normalise(notebook)
+
+
+def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Take out of a notebook what differs between two runs and two machines, in place."""
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict(
+            {k: cell.metadata[k] for k in ("tags",) if k in cell.metadata}
+        )
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                # of a line that was written over (a progress bar) only the last state is kept
+                output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text.replace("\r\n", "\n"))
+            elif output.output_type == "error":
+                output.traceback = [f"{output.ename}: {output.evalue}"]
+            else:
+                output.data.pop("application/vnd.jupyter.widget-view+json", None)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def main() -> None:
+    """Execute the notebooks named on the command line, or all of them, in order."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.publish", description=__doc__)
+    parser.add_argument("notebook", nargs="*", type=Path, help="default: all of notebooks/")
+    chosen = parser.parse_args().notebook or sorted(NOTEBOOKS.glob("*.ipynb"))
+    failed = False
+    for path in chosen:
+        begin = time.monotonic()
+        try:
+            nbformat.write(execute(path), path)
+        except FAILURES as problem:
+            print(f"{path.name}: not written, a cell failed\n{problem}", file=sys.stderr)
+            failed = True
+        else:
+            print(f"{path.name}: {time.monotonic() - begin:.0f} s", flush=True)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
