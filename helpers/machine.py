@@ -195,7 +195,7 @@ def answers(address: str, environment: dict | None = None) -> bool:
             link.settimeout(2)
             link.connect(rest)
         else:
-            host, _, port = rest.rpartition(":")
+            host, port = rest.rsplit(":", 1)
             link = socket.create_connection((host, int(port)), timeout=2)
             if folder := (environment or {}).get("DOCKER_CERT_PATH"):
                 tls = ssl.create_default_context(cafile=f"{folder}/ca.pem")

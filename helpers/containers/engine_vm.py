@@ -68,11 +68,12 @@ def _environment(found: vm.VM, tls: Path | None = None) -> dict[str, str]:
     }
     # Where these are set (behind a company's proxy), the SDK's HTTP library prefers them to the
     # authority it is given (github.com/psf/requests/issues/3829): give it both.
+    both = ledger.home() / "authorities.pem"
     for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        theirs = os.environ.get(variable)
-        if theirs and Path(theirs).is_file() and Path(theirs).parent != ledger.home():
-            both = ledger.home() / "authorities.pem"
+        theirs = os.environ.get(variable, "")
+        if theirs != str(both) and Path(theirs).is_file():
             both.write_text(Path(theirs).read_text() + (tls / "client/ca.pem").read_text())
+        if Path(theirs).is_file():
             environment[variable] = str(both)
     return environment
 
@@ -84,18 +85,18 @@ def _forwarder() -> str:
 def _folder() -> Path:
     """Return the cache's folder for this accelerator and version of QEMU: a saved state fits one.
 
-    Scripts and packages of the guest count too, so that a changed one makes a new machine.
+    The recipe counts too, so that a changed one makes a new machine.
     """
     said = subprocess.run([str(machine.qemu()), "--version"], capture_output=True, text=True).stdout
-    parts = [said, vm.accelerator(), *PACKAGES, str(MEMORY_MB)]
-    parts += [path.read_text() for path in sorted([*GUEST.iterdir(), *initramfs.GUEST.iterdir()])]
+    recipe = [Path(__file__), Path(images.__file__), *GUEST.iterdir(), *initramfs.GUEST.iterdir()]
+    parts = [said, vm.accelerator(), *(path.read_text() for path in sorted(recipe))]
     return machine.cache() / "engine" / hashlib.sha256("".join(parts).encode()).hexdigest()[:10]
 
 
 def snapshot() -> vm.Snapshot:
     """Return the saved machine with an Engine that runs in it, made on first use.
 
-    It holds the stand-ins of the base images. Making it takes about a minute and a half under
+    It holds the stand-ins of the base images. Making it takes about two minutes under
     emulation; restoring it takes less than a second.
     """
     vm.accelerator()  # says so if QEMU is missing
@@ -108,8 +109,11 @@ def snapshot() -> vm.Snapshot:
         f"engine/{path.name}",
         _make,
         what="Building a virtual machine with a Docker Engine",
-        seconds=90,
+        seconds=130,
     )
+    for old in folder.parent.glob("[!.]*"):
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
     return vm.Snapshot(folder / "snapshot")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -74,8 +75,8 @@ def load_stand_in(name: str, label: str) -> str:
             "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8",
             f'CMD ["{"bash" if name == first else "python3"}"]',
         ]
-        if name != first:
-            image(first) if os.environ.get("LAB_LABEL") else None
+        if name != first and "LAB_LABEL" in os.environ:
+            image(first)
         (Path(context) / "Dockerfile").write_text("\n".join(lines))
         built = subprocess.run(
             ["docker", "build", "-q", "-t", name, context],
@@ -90,8 +91,9 @@ def load_stand_in(name: str, label: str) -> str:
 
 def archive(name: str) -> Path:
     """Return the tar archive of a stand-in's files; of a later one, only what it adds."""
+    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
     return machine.cached(
-        f"images/{name.replace(':', '-')}.tar",
+        f"images/{name.replace(':', '-')}-{recipe}.tar",
         lambda draft: _write(name, draft),
         what=f"Building a stand-in for {name}",
         seconds=10,

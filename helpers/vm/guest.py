@@ -534,6 +534,8 @@ def _wait(machine_: VM, seconds: float) -> None:
                     break
                 except TimeoutError:
                     _raise_if_ended(machine_)
+                except OSError:
+                    break  # QEMU is going: the next connection tells
     raise VMError(
         machine_._silent() + f" It had {seconds:.0f} s to start. "
         "If this is KVM, LAB_ACCEL=tcg uses emulation instead."

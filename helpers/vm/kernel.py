@@ -120,9 +120,7 @@ def _make(package: str, draft: Path) -> None:
 
 def _keep_modules(root: Path, folder: Path) -> None:
     folder.mkdir()
-    everything = {
-        path.name.split(".ko")[0].replace("-", "_"): path for path in root.rglob("*.ko*")
-    }
+    everything = {path.name.split(".ko")[0].replace("-", "_"): path for path in root.rglob("*.ko*")}
     waiting = [*DEVICES, *ENGINE]
     while waiting:
         name = waiting.pop().replace("-", "_")
