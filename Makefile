@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
-# Tests and re-executions keep their state apart from yours, and stop what they started.
+# Tests and re-executions keep their state apart from yours, and stop what they started. Tests do
+# not ask for images on the network.
 APART := exec </dev/null; export LAB_HOME="$(CURDIR)/.lab-test"; \
 	trap 'status=$$?; python -m helpers down || status=1; exit $$status' EXIT;
 
@@ -14,7 +15,7 @@ lab: setup  ## open the course in JupyterLab (make lab ARGS=--no-browser)
 		--LabApp.default_url=/lab/tree/notebooks/00-check-your-machine.ipynb $(ARGS)
 
 test: setup  ## test the helpers, the form of the notebooks, and every notebook
-	@$(APART) python -m pytest tests && python -m pytest --nbval-lax --nbval-current-env notebooks
+	@$(APART) export LAB_OFFLINE=1; python -m pytest tests && python -m pytest --nbval-lax --nbval-current-env notebooks
 
 notebooks: setup  ## execute notebooks again and save them (make notebooks ONLY=notebooks/01-…)
 	@$(APART) python -m helpers.publish $(ONLY)

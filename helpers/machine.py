@@ -213,11 +213,24 @@ def docker_engine() -> Probe:
     if docker_socket():
         return Probe(True)
     if not shutil.which("dockerd"):
-        return Probe(False, "no Docker Engine is installed", DOCKER_COMMAND)
+        beside = " (Podman is, and cannot stand in for it here)" if podman().works else ""
+        return Probe(False, f"no Docker Engine is installed{beside}", DOCKER_COMMAND)
     socket = Path("/var/run/docker.sock")
     if socket.exists() and not os.access(socket, os.W_OK):
         return Probe(False, "you may not use Docker's socket", "sudo usermod -aG docker $USER")
     return Probe(False, "the Docker Engine does not run", "sudo systemctl start docker")
+
+
+@once
+def podman() -> Probe:
+    """Say whether Podman works here. The lessons do not use it: they teach Docker's own Engine."""
+    try:
+        trial = subprocess.run(["podman", "info"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        return Probe(False, f"podman does not run: {problem}")
+    if trial.returncode:
+        return Probe(False, (trial.stderr.strip().splitlines() or ["podman fails"])[-1])
+    return Probe(True)
 
 
 @once

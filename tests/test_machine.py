@@ -46,6 +46,19 @@ def test_two_at_once_make_it_once(cache):
     assert "".join(run.communicate()[0] for run in runs).count("MADE") == 1
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_podman_is_named_where_there_is_no_docker(tmp_path, monkeypatch, works):
+    program = tmp_path / "podman"
+    program.write_text(f"#!/bin/sh\necho broken >&2\n{'true' if works else 'exit 1'}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path) + ":/bin-without-docker")
+    monkeypatch.setattr(machine, "docker_socket", lambda: None)
+    machine.podman.cache_clear()
+    assert machine.podman().works == works
+    assert ("Podman" in machine.docker_engine().why) == works
+    machine.podman.cache_clear()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_said_and_leaves_nothing(cache):
     def make(draft):

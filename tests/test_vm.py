@@ -144,8 +144,8 @@ def test_a_taken_port_is_named_and_nothing_stays(home):
 
 
 def test_too_little_memory_is_told_from_the_console(home):
-    with pytest.raises(vm.VMError, match="is not running any more|QEMU says"):
-        vm.boot(memory=32)
+    with pytest.raises(vm.VMError, match="Kernel panic.*memory.*at least 96 MB"):
+        vm.boot(memory=64)
     assert ledger.entries() == []
 
 

@@ -300,8 +300,11 @@ class VM:
 
     def _silent(self) -> str:
         state = "does not answer" if self.alive() else "is not running any more"
-        last = (self.console().strip().splitlines() or ["nothing"])[-1]
-        return f"The virtual machine {self.name} {state} (its console ends with: {last})."
+        lines = self.console().strip().splitlines() or ["nothing"]
+        panic = [line for line in lines if "Kernel panic" in line]
+        said = f"says: {panic[0]}" if panic else f"ends with: {lines[-1]}"
+        small = " Give it at least 96 MB." if self.settings.memory < 96 else ""
+        return f"The virtual machine {self.name} {state} (its console {said}).{small}"
 
     def _save(self) -> None:
         self.entry.facts["vm"] = asdict(self.settings)

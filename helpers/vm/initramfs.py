@@ -85,8 +85,8 @@ def image(name: str, kernel: Kernel) -> Path:
     if name not in IMAGES:
         raise ValueError(f"There is no image {name!r}; there are: {', '.join(IMAGES)}.")
     busybox()  # its own line of progress, before the image's
-    scripts = b"".join(path.read_bytes() for path in sorted(GUEST.iterdir()))
-    version = hashlib.sha256(scripts).hexdigest()[:8]
+    recipe = b"".join(path.read_bytes() for path in [Path(__file__), *sorted(GUEST.iterdir())])
+    version = hashlib.sha256(recipe).hexdigest()[:8]  # a changed recipe makes a new image
     return machine.cached(
         f"images/{name}-{kernel.version}-{version}.cpio",
         lambda draft: draft.write_bytes(_build(IMAGES[name], kernel)),

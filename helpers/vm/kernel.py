@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import lzma
 import re
 import struct
@@ -61,7 +62,7 @@ def kernels() -> list[Kernel]:
 def default() -> Kernel:
     """Return the distribution's usual kernel for virtual machines."""
     folder = machine.cached(
-        "kernels/default",
+        f"kernels/default-{_recipe()}",
         lambda draft: _make(_usual(), draft),
         what="Fetching a Linux kernel",
         seconds=10,
@@ -72,10 +73,18 @@ def default() -> Kernel:
 def other() -> list[Kernel]:
     """Return a second kernel of another version, or an empty list if the archive has only one."""
     folder = machine.cached(
-        "kernels/other", _make_other, what="Fetching a second Linux kernel", seconds=10
+        f"kernels/other-{_recipe()}",
+        _make_other,
+        what="Fetching a second Linux kernel",
+        seconds=10,
     )
     version = (folder / "version").read_text()
     return [Kernel(version, folder)] if version else []
+
+
+def _recipe() -> str:
+    """Return a digest of what is kept of a kernel; when that changes, it is fetched anew."""
+    return hashlib.sha256(" ".join([*DEVICES, *ENGINE]).encode()).hexdigest()[:8]
 
 
 def _usual() -> str:
