@@ -26,11 +26,11 @@ def doctor(options: argparse.Namespace) -> int:
         f"{facts['disk_free_mb'] // 1024} GB of disk free, {facts['system']} {facts['kernel']}\n"
     )
     for part in parts:
-        print(f"{part.part:24}{part.rung:18}{part.real}")
+        print(f"{part.part:24}{part.rung:20}{part.real}")
         if part.why:
-            print(f"{'':24}{'':18}not better, because {part.why}")
+            print(f"{'':44}not better, because {part.why}")
         if part.command:
-            print(f"{'':24}{'':18}to change that: {part.command}")
+            print(f"{'':44}to change that: {part.command}")
     return 0 if all(part.rung != "none" for part in parts) else 1
 
 

@@ -7,6 +7,7 @@ error that it does not announce (tag ``raises-exception``) is left as it was.
 from __future__ import annotations
 
 import argparse
+import base64
 import re
 import sys
 import time
@@ -20,7 +21,8 @@ FAILURES = (
     nbclient.exceptions.CellTimeoutError,
     nbclient.exceptions.DeadKernelError,
 )
-NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS, PICTURES = ROOT / "notebooks", ROOT / "data/pictures"
 
 
 def execute(path: Path, timeout: int = 600) -> nbformat.NotebookNode:
@@ -68,6 +70,26 @@ def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+def save_pictures(notebook: nbformat.NotebookNode, name: str) -> None:
+    """Save the figures of cells tagged ``picture`` for the README, as ``data/pictures/NAME.png``.
+
+    Args:
+        notebook: an executed one.
+        name: what the files are called; a second figure's name ends in ``-2``.
+    """
+    found = [
+        output.data["image/png"]
+        for cell in notebook.cells
+        if "picture" in cell.metadata.get("tags", [])
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    for number, picture in enumerate(found, 1):
+        PICTURES.mkdir(exist_ok=True)
+        path = PICTURES / f"{name}{f'-{number}' if number > 1 else ''}.png"
+        path.write_bytes(base64.b64decode(picture))
+
+
 def main() -> None:
     """Execute the notebooks named on the command line, or all of them, in order."""
     parser = argparse.ArgumentParser(prog="python -m helpers.publish", description=__doc__)
@@ -77,11 +99,13 @@ def main() -> None:
     for path in chosen:
         begin = time.monotonic()
         try:
-            nbformat.write(execute(path), path)
+            notebook = execute(path)
         except FAILURES as problem:
             print(f"{path.name}: not written, a cell failed\n{problem}", file=sys.stderr)
             failed = True
         else:
+            nbformat.write(notebook, path)
+            save_pictures(notebook, path.stem)
             print(f"{path.name}: {time.monotonic() - begin:.0f} s", flush=True)
     sys.exit(failed)
 
