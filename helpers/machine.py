@@ -176,36 +176,38 @@ def docker_socket() -> str | None:
             f"unix://{Path.home()}/.docker/run/docker.sock",
         ),
     ):
-        if answers(address):
+        if docker_version(address):
             return address
     return None
 
 
-def answers(address: str, environment: dict | None = None) -> bool:
-    """Say whether a Docker Engine answers at an address (asks ``/_ping``, 2 s at most).
+def docker_version(address: str, environment: dict | None = None, seconds: float = 2) -> str:
+    """Return the version of the Docker Engine at an address, or an empty text if none answers.
 
     Args:
         address: ``unix://…`` or ``tcp://…``.
         environment: further variables, such as those for TLS.
+        seconds: to wait for each part of its answer.
     """
     scheme, _, rest = address.partition("://")
     try:
         if scheme == "unix":
             link = socket.socket(socket.AF_UNIX)
-            link.settimeout(2)
+            link.settimeout(seconds)
             link.connect(rest)
         else:
             host, port = rest.rsplit(":", 1)
-            link = socket.create_connection((host, int(port)), timeout=2)
+            link = socket.create_connection((host, int(port)), timeout=seconds)
             if folder := (environment or {}).get("DOCKER_CERT_PATH"):
                 tls = ssl.create_default_context(cafile=f"{folder}/ca.pem")
                 tls.load_cert_chain(f"{folder}/cert.pem", f"{folder}/key.pem")
                 link = tls.wrap_socket(link, server_hostname=host)
-        with link:
-            link.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-            return b" 200 " in link.recv(64)
-    except (OSError, ValueError):
-        return False
+        with link, link.makefile("rwb") as stream:
+            stream.write(b"GET /version HTTP/1.0\r\nHost: docker\r\n\r\n")
+            stream.flush()
+            return json.loads(stream.read().partition(b"\r\n\r\n")[2])["Version"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def docker_engine() -> Probe:

@@ -185,7 +185,7 @@ def test_starts_memory_and_density():
     assert memory["process"] < memory["docker"] < memory["vm"]
     assert list(bench.density("vm restored", most=2).instance) == [1, 2]
     assert len(bench.density("process", memory_mb=0.001)) == 1
-    assert set(bench.http("docker", seconds=0.1).row) == {
+    assert set(bench.http(["docker"], repeats=1, seconds=0.1).row) == {
         "latency_median",
         "latency_p99",
         "throughput",

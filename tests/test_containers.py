@@ -136,7 +136,7 @@ def test_the_engine_in_a_vm_is_for_its_owner_alone(home, monkeypatch):
     monkeypatch.setenv("LAB_ENGINE", "vm")
     found = containers.engine()
     address = found.environment["DOCKER_HOST"]
-    assert not machine.answers(address)  # without the key
+    assert not machine.docker_version(address)  # without the key
     key = found.environment["DOCKER_CERT_PATH"] + "/key.pem"
     assert os.stat(key).st_mode & 0o077 == 0
     clock = vm.running()[0].run("date +%s").stdout

@@ -102,7 +102,7 @@ def test_an_engine_is_believed_only_if_it_answers(tmp_path):
     path = tmp_path / "silent.sock"
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(path))
-        assert not machine.answers(f"unix://{path}")  # a socket nobody listens on
+        assert not machine.docker_version(f"unix://{path}")  # a socket nobody listens on
         silent.listen()
 
         def refuse():
@@ -112,13 +112,13 @@ def test_an_engine_is_believed_only_if_it_answers(tmp_path):
             link.close()
 
         threading.Thread(target=refuse).start()
-        assert not machine.answers(f"unix://{path}")
+        assert not machine.docker_version(f"unix://{path}")
 
 
 @given(st.text(max_size=30))
 def test_no_address_makes_the_probe_raise(address):
     if not address.startswith(("unix:///", "tcp://")):
-        assert machine.answers(address) is False
+        assert machine.docker_version(address) == ""
 
 
 def test_the_survey_gives_a_reason_for_every_lower_rung():

@@ -61,15 +61,12 @@ def engine() -> Engine:
 
 def _use(rung: str, environment: dict[str, str], host: str) -> Engine:
     """Point this process at an Engine, see to a ``docker`` command, and describe the Engine."""
-    import docker
-
     for variable in ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT"):
         os.environ.pop(variable, None)
     os.environ.update(environment, LAB_LABEL=label())
     if not shutil.which("docker"):
         os.environ["PATH"] += f":{engine_vm.docker_command().parent}"
-    client = docker.from_env(timeout=20)
-    try:
-        return Engine(rung, environment, client.version()["Version"], host)
-    finally:
-        client.close()
+    version = machine.docker_version(environment["DOCKER_HOST"], environment, seconds=20)
+    if not version:
+        raise engine_vm.EngineError(f"The Docker Engine ({rung}) does not answer within 20 s.")
+    return Engine(rung, environment, version, host)

@@ -48,7 +48,7 @@ def start() -> dict[str, str]:
         for found in vm.running():
             if found.name == "docker":
                 environment = _environment(found)
-                if machine.answers(environment["DOCKER_HOST"], environment):
+                if machine.docker_version(environment["DOCKER_HOST"], environment, seconds=20):
                     return environment
                 found.stop()
         try:
@@ -206,7 +206,7 @@ def _bake(built: vm.VM, draft: Path) -> None:
     """Wait for the Engine, load the base images, and make the machine small before it is saved."""
     environment = _environment(built, draft / "tls")
     deadline = time.monotonic() + 120
-    while not machine.answers(environment["DOCKER_HOST"], environment):
+    while not machine.docker_version(environment["DOCKER_HOST"], environment):
         if time.monotonic() > deadline:
             log = built.run("tail -3 /var/log/dockerd.log").stdout
             raise EngineError(f"The Docker Engine in the virtual machine does not start: {log}")
