@@ -67,8 +67,9 @@ def status(options: argparse.Namespace) -> int:
     shown = [(entry, alive) for entry, alive in found if alive]
     for entry, _ in shown:
         minutes = (time.time() - entry.since) / 60
-        process = f"process {entry.pid}" if entry.pid else entry.facts.get("path", "")
-        print(f"{entry.name:32}{minutes:7.1f} min  {process}")
+        where = f"process {entry.pid}" if entry.pid else entry.facts.get("path", "")
+        where = where.replace(f"{ledger.home()}{os.sep}", f"{ledger.home().name}{os.sep}")
+        print(f"{entry.name:40}{minutes:7.1f} min  {where}")
     if not shown:
         print("Nothing runs.")
     return 0

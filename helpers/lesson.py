@@ -13,18 +13,22 @@ from helpers import machine
 COLOURS = {
     "process": "#000000",
     "namespaces": "#009E73",
+    "namespaces in a VM": "#CC79A7",
     "docker": "#0072B2",
     "docker in a VM": "#56B4E9",
     "kvm": "#E69F00",
+    "hvf": "#F0E442",
     "tcg": "#D55E00",
     "published": "#999999",
 }
 HATCHES = {
     "process": "",
     "namespaces": "//",
+    "namespaces in a VM": "++",
     "docker": "\\\\",
     "docker in a VM": "xx",
     "kvm": "..",
+    "hvf": "**",
     "tcg": "oo",
     "published": "--",
 }
@@ -45,6 +49,7 @@ def begin(*parts: str) -> None:
     if shell := get_ipython():
         shell.system_raise_on_error = True  # a failing `!command` raises (IPython 9)
         style()
+    pd.set_option("display.max_colwidth", 120)
     rows = [part for part in machine.survey() if not parts or part.part in parts]
     table = pd.DataFrame([(p.part, p.rung, p.real) for p in rows], columns=["part", "rung", "real"])
     table = table.rename(columns={"real": "what is real"}).set_index("part")

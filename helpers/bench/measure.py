@@ -67,28 +67,36 @@ def starts(places: Sequence[str] = SERVERS, repeats: int = 5) -> pandas.DataFram
     found = []
     _prepare(places)
     for repeat, name in _turns("Starting", places, repeats, 2):
-        if name in PLACES:
-            rung, seconds = at.start(name)
-            found.append(_result("start", seconds * 1000, "ms", name, rung, repeat))
         begin = time.perf_counter()
         with at.place(name) as place:
             place.wait()
-            seconds = time.perf_counter() - begin
-            found.append(_result("first_reply", seconds * 1000, "ms", name, place.rung, repeat))
+            seconds, rung, booted = time.perf_counter() - begin, place.rung, place.boot_seconds
+        found.append(_result("first_reply", seconds * 1000, "ms", name, rung, repeat))
+        if name in PLACES:
+            seconds = booted or at.start(name)
+            found.append(_result("start", seconds * 1000, "ms", name, rung, repeat))
     return _table(found, "starts")
 
 
-def http(place: str, seconds: float = 1, connections: int = 8) -> pandas.DataFrame:
-    """Measure the HTTP server in a place from outside; columns as for ``compare``.
+def http(
+    places: Sequence[str] = SERVERS, repeats: int = 3, seconds: float = 0.3, connections: int = 8
+) -> pandas.DataFrame:
+    """Measure HTTP servers in several places from outside, in turns; columns as for ``compare``.
 
     Rows ``latency_median`` and ``latency_p99`` (µs) with one connection, ``throughput``
     (requests/s) with several.
     """
-    with at.place(place) as server:
-        server.wait()
-        ask = ["load", "127.0.0.1", str(server.port), str(seconds)]
-        one, several = at.bench([*ask, "1"]), at.bench([*ask, str(connections)])
-    found = _read(one, place, server.rung, 1)[:2] + _read(several, place, server.rung, 1)[2:]
+    found = []
+    with contextlib.ExitStack() as stack:
+        ready = {name: stack.enter_context(at.place(name)) for name in places}
+        for place in ready.values():
+            place.wait()
+        for repeat, name in _turns("Asking", places, repeats, 2 * seconds):
+            place = ready[name]
+            ask = ["load", "127.0.0.1", str(place.port), str(seconds)]
+            one, several = at.bench([*ask, "1"]), at.bench([*ask, str(connections)])
+            found += _read(one, name, place.rung, repeat)[:2]
+            found += _read(several, name, place.rung, repeat)[2:]
     return _table(found, "http")
 
 
@@ -152,6 +160,9 @@ def published() -> pandas.DataFrame:
 def _prepare(places: Sequence[str]) -> None:
     """Make what is made only once, so that it is not part of what is measured."""
     for name in places:
+        if name == "vm":
+            at.snapshot()  # made by booting such a machine
+            continue
         with at.place(name) as place:
             place.wait()
 
@@ -193,5 +204,5 @@ def _table(found: list[dict], name: str) -> pandas.DataFrame:
     table = pandas.DataFrame(found).assign(machine=about, time=time_)
     folder = ledger.home() / "results"
     folder.mkdir(exist_ok=True)
-    table.to_csv(folder / f"{name}-{now:%Y%m%dT%H%M%S}.csv", index=False)
+    table.to_csv(folder / f"{name}-{now:%Y%m%dT%H%M%S-%f}.csv", index=False)
     return table

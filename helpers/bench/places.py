@@ -39,6 +39,7 @@ class Place:
         disk: a folder or a block device there, for the rows about disks.
         pids: returns the processes that the place consists of.
         shell: runs a shell line where these processes are seen.
+        boot_seconds: from the start of QEMU until its userspace answered, if it was booted for it.
     """
 
     rung: str
@@ -47,6 +48,7 @@ class Place:
     disk: str
     pids: Callable[[], list]
     shell: Callable[[str], str] = sh
+    boot_seconds: float = 0
 
     def wait(self, seconds: float = 60) -> None:
         """Wait for the server's first reply.
@@ -148,7 +150,9 @@ def docker() -> Iterator[Place]:
 def machine(memory: int = 128) -> Iterator[Place]:
     """Run it in a virtual machine with so many MB, booted for it; its disk is a virtual one."""
     with _boot(memory=memory, disk_mb=128) as guest:
-        yield _of(guest)
+        place = _of(guest)
+        place.boot_seconds = guest.boot_seconds
+        yield place
 
 
 @contextlib.contextmanager
@@ -215,26 +219,20 @@ def docker_image() -> str:
     return name
 
 
-def start(name: str) -> tuple[str, float]:
-    """Start a program that ends at once in a new place; return the rung and the seconds.
-
-    In a virtual machine no program is started: the time is that until its userspace answers.
-    """
-    if name == "vm":
-        with vm.boot(ports=()) as guest:
-            return vm.accelerator(), guest.boot_seconds
+def start(name: str) -> float:
+    """Start a program that ends at once in a new process or container; return the seconds."""
     if name == "namespaces":  # without the start of the Python that makes the container
         box = _box()
         code = "import sys, time, namespaces as n; begin = time.perf_counter();"
         code += "n.run(sys.argv[1], sys.argv[2:]); print(time.perf_counter() - begin)"
-        return box.rung, float(box.run(_python(box, code, "/bench", "true")).stdout)
-    rung, command = name, [str(binary()), "true"]
+        return float(box.run(_python(box, code, "/bench", "true")).stdout)
+    command = [str(binary()), "true"]
     if name == "docker":
-        rung, image = containers.engine().rung, docker_image()
+        image = docker_image()
         command = ["docker", "run", "--rm", "--label", containers.label(), image, "/bench", "true"]
     begin = time.perf_counter()
     _run(command)
-    return rung, time.perf_counter() - begin
+    return time.perf_counter() - begin
 
 
 def bench(words: list[str]) -> str:

@@ -14,7 +14,10 @@ from helpers import machine
 from helpers.vm import packages
 
 # Name of each image, and the packages its stand-in is made of.
-SYSTEM = "base-files base-passwd bash coreutils dash findutils grep sed tar gzip util-linux procps"
+SYSTEM = (
+    "base-files base-passwd bash coreutils dash findutils grep gzip hostname procps sed tar "
+    "util-linux"
+)
 STAND_INS = {
     "debian:stable-slim": SYSTEM.split(),
     "python:3-slim": [*SYSTEM.split(), "python3", "ca-certificates"],

@@ -62,6 +62,9 @@ class Group:
         if memory:
             file = "memory.max" if self.new else "memory.limit_in_bytes"
             (self.memory_folder / file).write_text(str(memory << 20))
+            swap = self.memory_folder / ("memory.swap.max" if self.new else "memory.swappiness")
+            if swap.exists():  # what does not fit shall not go to the disk instead
+                swap.write_text("0")
         if cpus and self.new:
             (self.cpu_folder / "cpu.max").write_text(f"{int(cpus * 100000)} 100000")
         elif cpus:

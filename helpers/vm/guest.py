@@ -85,8 +85,12 @@ class Settings:
         if self.report_free_pages:
             words += ["-device", "virtio-balloon-pci,free-page-reporting=on"]
         if self.disk:
-            kind = "qcow2" if self.disk.endswith(".qcow2") else "raw"
-            drive = f"file={self.disk},if=none,id=disk,format={kind},cache=unsafe,discard=unmap"
+            # An empty disk keeps its promises (a flush is one); of a system's disk only the
+            # changes are ours, and they are thrown away with the machine.
+            kind, cache = ("raw", "writeback")
+            if self.disk.endswith(".qcow2"):
+                kind, cache = ("qcow2", "unsafe")
+            drive = f"file={self.disk},if=none,id=disk,format={kind},cache={cache},discard=unmap"
             words += ["-drive", drive, "-device", "virtio-blk-pci,drive=disk"]
         if self.ram:
             words += ["-incoming", "defer"]
