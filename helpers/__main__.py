@@ -96,7 +96,7 @@ def prepare(options: argparse.Namespace) -> int:
     bench.binary()
     if options.engine or not machine.docker_engine().works:
         containers.snapshot()
-    print(f"All is in {machine.cache()}.")
+    print("All that the lessons need is in the cache.")
     return 0
 
 

@@ -192,12 +192,18 @@ def _processes(entry: Entry) -> list[psutil.Process]:
 
 
 def _stop_processes(entry: Entry, patience: float) -> None:
-    for send in ("terminate", "kill"):
-        processes = _processes(entry)
-        for process in processes:
+    """Ask all of them to end, wait, then kill what is left and what that has started meanwhile."""
+    processes = _processes(entry)
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    psutil.wait_procs(processes, timeout=patience)
+    deadline = time.monotonic() + patience
+    while (left := _processes(entry)) and time.monotonic() < deadline:
+        for process in left:
             with contextlib.suppress(psutil.Error):
-                getattr(process, send)()
-        psutil.wait_procs(processes, timeout=patience)
+                process.kill()
+        psutil.wait_procs(left, timeout=0.2)
     if entry.pid:  # if it was our own child, collect it
         with contextlib.suppress(OSError):
             os.waitpid(entry.pid, os.WNOHANG)

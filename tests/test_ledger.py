@@ -30,6 +30,14 @@ def test_a_process_that_ignores_the_polite_signal_is_killed(home):
     assert not entry.alive()
 
 
+def test_what_a_dying_process_still_starts_is_killed_too(home):
+    busy = "trap '' TERM; while :; do sleep 1 & sleep 0.01; done"
+    _, entry = ledger.spawn("hydra", ["sh", "-c", busy])
+    time.sleep(0.2)
+    assert ledger.stop(entry, patience=0.5)
+    assert not entry.alive()
+
+
 def test_a_program_that_does_not_exist_leaves_no_entry(home):
     with pytest.raises(FileNotFoundError):
         ledger.spawn("nothing", ["/no/such/program"])
