@@ -3,6 +3,7 @@
 from helpers.containers.daemon import Engine, engine, label
 from helpers.containers.engine_vm import EngineError, snapshot
 from helpers.containers.images import ImageError, image
+from helpers.containers.registries import Registry, RegistryError, registry
 from helpers.containers.scratch import Place, place
 
 __all__ = [
@@ -10,9 +11,12 @@ __all__ = [
     "EngineError",
     "ImageError",
     "Place",
+    "Registry",
+    "RegistryError",
     "engine",
     "image",
     "label",
     "place",
+    "registry",
     "snapshot",
 ]

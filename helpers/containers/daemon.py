@@ -47,7 +47,8 @@ def engine() -> Engine:
     wanted = os.environ.get("LAB_ENGINE", "")
     address = None if wanted == "vm" else machine.docker_socket()
     if address:
-        found = _use("docker", {"DOCKER_HOST": address}, "127.0.0.1")
+        version = machine.docker_version(address, seconds=20)
+        found = _use("docker", {"DOCKER_HOST": address}, version, "127.0.0.1")
         known = [entry.facts for entry in ledger.entries("engine")]
         facts = {"env": found.environment, "label": label()}
         if facts not in known:
@@ -56,17 +57,16 @@ def engine() -> Engine:
     if wanted == "machine":
         probe = machine.docker_engine()
         raise engine_vm.EngineError(f"Docker does not answer: {probe.why}. Try: {probe.command}")
-    return _use("docker in a VM", engine_vm.start(), "10.0.2.2")
+    return _use("docker in a VM", *engine_vm.start(), "10.0.2.2")
 
 
-def _use(rung: str, environment: dict[str, str], host: str) -> Engine:
+def _use(rung: str, environment: dict[str, str], version: str, host: str) -> Engine:
     """Point this process at an Engine, see to a ``docker`` command, and describe the Engine."""
     for variable in ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT"):
         os.environ.pop(variable, None)
     os.environ.update(environment, LAB_LABEL=label())
     if not shutil.which("docker"):
         os.environ["PATH"] += f":{engine_vm.docker_command().parent}"
-    version = machine.docker_version(environment["DOCKER_HOST"], environment, seconds=20)
     if not version:
         raise engine_vm.EngineError(f"The Docker Engine ({rung}) does not answer within 20 s.")
     return Engine(rung, environment, version, host)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from helpers import ledger, machine, vm
@@ -41,22 +42,37 @@ class EngineError(RuntimeError):
     """No Docker Engine can be had; the message says why and what to do."""
 
 
-def start() -> dict[str, str]:
-    """Return the variables for the Engine in our machine, which is restored if it is not there."""
+def start() -> tuple[dict[str, str], str]:
+    """Make sure that the Engine in our machine answers; it is restored if it is not there.
+
+    Returns:
+        The variables that lead to it, and its version.
+
+    Raises:
+        EngineError: it cannot be had; the message says why and what to do.
+    """
     with open(ledger.home() / "engine.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for found in vm.running():
             if found.name == "docker":
                 environment = _environment(found)
-                if machine.docker_version(environment["DOCKER_HOST"], environment, seconds=20):
-                    return environment
+                if version := _version(environment):
+                    return environment, version
                 found.stop()
         try:
             found = snapshot().restore("docker", ports=[2376], guest_command=_forwarder())
         except (vm.VMError, packages.PackageError) as problem:
             raise EngineError(f"There is no Docker here, and none in a VM: {problem}") from None
-        found.run(f"date -s @{time.time():.0f}", check=True)
-        return _environment(found)
+        environment = _environment(found)
+        with ThreadPoolExecutor() as pool:  # its clock stands where it was saved
+            clock = pool.submit(found.run, f"date -s @{time.time():.0f}", check=True)
+            version = _version(environment)
+            clock.result()
+        return environment, version
+
+
+def _version(environment: dict[str, str]) -> str:
+    return machine.docker_version(environment["DOCKER_HOST"], environment, seconds=20)
 
 
 def _environment(found: vm.VM, tls: Path | None = None) -> dict[str, str]:
@@ -88,8 +104,9 @@ def _folder() -> Path:
     The recipe counts too, so that a changed one makes a new machine.
     """
     said = subprocess.run([str(machine.qemu()), "--version"], capture_output=True, text=True).stdout
-    recipe = [Path(__file__), Path(images.__file__), *GUEST.iterdir(), *initramfs.GUEST.iterdir()]
-    parts = [said, vm.accelerator(), *(path.read_text() for path in sorted(recipe))]
+    recipe = [Path(__file__), *GUEST.iterdir(), *initramfs.GUEST.iterdir()]
+    parts = [said, vm.accelerator(), images.recipe()]
+    parts += [path.read_text() for path in sorted(recipe)]
     return machine.cache() / "engine" / hashlib.sha256("".join(parts).encode()).hexdigest()[:10]
 
 

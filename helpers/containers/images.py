@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -20,8 +22,17 @@ SYSTEM = (
 )
 STAND_INS = {
     "debian:stable-slim": SYSTEM.split(),
-    "python:3-slim": [*SYSTEM.split(), "python3", "ca-certificates"],
+    "python:3-slim": [*SYSTEM.split(), "python3", "python3-pip", "python3-venv", "ca-certificates"],
 }
+# What `pip install` finds in the stand-in, so that a build needs no network.
+WHEELS = Path(__file__).parents[2] / "data/app/requirements-test.txt"
+PIP_CONF = """\
+# This image was built where no registry answered. Its pip looks into this folder alone;
+# PIP_NO_INDEX=0 makes it ask PyPI, or the index that PIP_INDEX_URL names, as well.
+[global]
+no-index = true
+find-links = /usr/share/wheels
+"""
 
 
 class ImageError(RuntimeError):
@@ -94,22 +105,27 @@ def load_stand_in(name: str, label: str) -> str:
 
 def archive(name: str) -> Path:
     """Return the tar archive of a stand-in's files; of a later one, only what it adds."""
-    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
     return machine.cached(
-        f"images/{name.replace(':', '-')}-{recipe}.tar",
+        f"images/{name.replace(':', '-')}-{recipe()}.tar",
         lambda draft: _write(name, draft),
         what=f"Building a stand-in for {name}",
         seconds=10,
     )
 
 
+def recipe() -> str:
+    """Return a digest of what the stand-ins are made from; when it changes, they are made anew."""
+    files = [Path(__file__), *sorted(WHEELS.parent.glob("requirements*.txt"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
+
+
 def _write(name: str, draft: Path) -> None:
     first = next(iter(STAND_INS))
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "root"
-        found = packages.fetch(STAND_INS[name], Path(scratch) / "debs", needed=True)
+        found = _packages(name, Path(scratch) / "debs")
         if name != first:
-            below = packages.fetch(STAND_INS[first], Path(scratch) / "below", needed=True)
+            below = _packages(first, Path(scratch) / "below")
             found = [package for package in found if package.name not in {p.name for p in below}]
         packages.unpack(found, root)
         for unneeded in ("doc", "locale", "man", "info", "lintian"):
@@ -122,6 +138,12 @@ def _write(name: str, draft: Path) -> None:
             for path in sorted(root.iterdir()):
                 if name == first or path.name in ("usr", "etc", "var"):
                     tar.add(path, path.name, filter=_owned_by_root)
+
+
+def _packages(name: str, folder: Path) -> list[Path]:
+    # Something depends on "usrmerge | usr-is-merged"; the first would bring all of Perl.
+    merged = packages.names("^usr-is-merged$")
+    return packages.fetch([*STAND_INS[name], *merged], folder, needed=True)
 
 
 def _finish_system(root: Path) -> None:
@@ -137,15 +159,42 @@ def _finish_system(root: Path) -> None:
 
 
 def _finish_python(root: Path) -> None:
-    """Put ``python`` and ``python3`` where the published image has them."""
+    """Put Python and pip where the published image has them, with wheels to install from."""
     folder = root / "usr/local/bin"
     folder.mkdir(parents=True, exist_ok=True)
-    for program in ("python", "python3"):
-        (folder / program).symlink_to("/usr/bin/python3")
+    for name, program in (("python", "python3"), ("python3", "python3"), ("pip", "pip3")):
+        (folder / name).symlink_to(f"/usr/bin/{program}")
     certificates = sorted((root / "usr/share/ca-certificates").rglob("*.crt"))
     bundle = root / "etc/ssl/certs/ca-certificates.crt"
     bundle.parent.mkdir(parents=True, exist_ok=True)
     bundle.write_text("".join(path.read_text() for path in certificates))
+    (python,) = (root / "usr/bin").glob("python3.[0-9]*[0-9]")
+    (root / "usr/lib" / python.name / "EXTERNALLY-MANAGED").unlink(missing_ok=True)
+    (root / "etc/pip.conf").write_text(PIP_CONF)
+    _fetch_wheels(root / "usr/share/wheels", python.name.removeprefix("python"))
+    _compile(root, python)
+
+
+def _fetch_wheels(folder: Path, version: str) -> None:
+    """Download what the web API needs, for the image's version of Python."""
+    words = "-m pip download --quiet --disable-pip-version-check --only-binary=:all:".split()
+    words += ["--platform", f"manylinux2014_{platform.machine()}", "--python-version", version]
+    words += ["--dest", str(folder), "--requirement", str(WHEELS)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+        raise ImageError(f"Python packages for the image could not be fetched: {said}")
+
+
+def _compile(root: Path, python: Path) -> None:
+    """Compile the standard library, which Debian does while it installs; it only saves time."""
+    library = root / "usr/lib" / python.name
+    words = f"-m compileall -q --invalidation-mode unchecked-hash -s {root} -p / {library}".split()
+    environment = {
+        "PYTHONHOME": str(root / "usr"),
+        "LD_LIBRARY_PATH": str(root / f"usr/lib/{platform.machine()}-linux-gnu"),
+    }
+    subprocess.run([python, *words], env=environment, capture_output=True)
 
 
 def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -6,6 +6,7 @@ package database is needed, and nothing is installed.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -46,7 +47,8 @@ def fetch(names: list[str], folder: Path, *, needed: bool = False) -> list[Path]
 def names(pattern: str) -> list[str]:
     """Return the names of the packages that match a regular expression."""
     lines = _apt("apt-cache", "search", "--names-only", pattern).splitlines()
-    return [line.split(" - ")[0] for line in lines]
+    found = [line.split(" - ")[0] for line in lines]
+    return [name for name in found if re.search(pattern, name)]  # apt looks at "Provides" too
 
 
 def depends(name: str) -> list[str]:
