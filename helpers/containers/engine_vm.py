@@ -120,7 +120,7 @@ def snapshot() -> vm.Snapshot:
     path = _folder()
     if not path.exists():  # each part with its own line of progress
         kernel.default()
-        for name in images.STAND_INS:
+        for name in images.SMALL:
             images.archive(name)
     folder = machine.cached(
         f"engine/{path.name}",
@@ -231,7 +231,7 @@ def _bake(built: vm.VM, draft: Path) -> None:
     before = dict(os.environ)
     os.environ.update(environment)
     try:
-        for name in images.STAND_INS:
+        for name in images.SMALL:
             images.load_stand_in(name, label="lab.base=1")
     finally:
         os.environ.clear()

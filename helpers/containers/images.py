@@ -15,15 +15,17 @@ from pathlib import Path
 from helpers import machine
 from helpers.vm import packages
 
-# Name of each image, and the packages its stand-in is made of.
-SYSTEM = (
-    "base-files base-passwd bash coreutils dash findutils grep gzip hostname procps sed tar "
-    "util-linux"
-)
+# Name of each image, the one below it, and the packages that its stand-in adds.
 STAND_INS = {
-    "debian:stable-slim": SYSTEM.split(),
-    "python:3-slim": [*SYSTEM.split(), "python3", "python3-pip", "python3-venv", "ca-certificates"],
+    "debian:stable-slim": (
+        "scratch",
+        "base-files base-passwd bash coreutils dash findutils grep gzip hostname procps sed tar "
+        "util-linux",
+    ),
+    "python:3-slim": ("debian:stable-slim", "python3 python3-pip python3-venv ca-certificates"),
+    "python:3": ("python:3-slim", "gcc git libc6-dev make python3-dev"),
 }
+SMALL = ("debian:stable-slim", "python:3-slim")  # the ones that most lessons need
 # What `pip install` finds in the stand-in, so that a build needs no network.
 WHEELS = Path(__file__).parents[2] / "data/app/requirements-test.txt"
 PIP_CONF = """\
@@ -79,18 +81,18 @@ def load_stand_in(name: str, label: str) -> str:
         What it is, as its label ``lab.stand-in`` says.
     """
     what = f"stand-in built from {_distribution()} packages"
-    first = next(iter(STAND_INS))
+    below, _ = STAND_INS[name]
     with tempfile.TemporaryDirectory() as context:
         shutil.copyfile(archive(name), Path(context) / "root.tar")
         lines = [
-            f"FROM {'scratch' if name == first else first}",
+            f"FROM {below}",
             "ADD root.tar /",
             f'LABEL lab.stand-in="{what}" {label}',
             "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8",
-            f'CMD ["{"bash" if name == first else "python3"}"]',
+            f'CMD ["{"python3" if name.startswith("python") else "bash"}"]',
         ]
-        if name != first and "LAB_LABEL" in os.environ:
-            image(first)
+        if below != "scratch" and "LAB_LABEL" in os.environ:
+            image(below)
         (Path(context) / "Dockerfile").write_text("\n".join(lines))
         built = subprocess.run(
             ["docker", "build", "-q", "-t", name, context],
@@ -105,12 +107,17 @@ def load_stand_in(name: str, label: str) -> str:
 
 def archive(name: str) -> Path:
     """Return the tar archive of a stand-in's files; of a later one, only what it adds."""
-    return machine.cached(
-        f"images/{name.replace(':', '-')}-{recipe()}.tar",
+    stem = name.replace(":", "-")
+    path = machine.cached(
+        f"images/{stem}-{recipe()}.tar",
         lambda draft: _write(name, draft),
         what=f"Building a stand-in for {name}",
         seconds=10,
     )
+    for old in path.parent.glob(f"{stem}-{'?' * 8}.tar"):  # of another recipe
+        if old != path:
+            old.unlink()
+    return path
 
 
 def recipe() -> str:
@@ -120,30 +127,34 @@ def recipe() -> str:
 
 
 def _write(name: str, draft: Path) -> None:
-    first = next(iter(STAND_INS))
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "root"
-        found = _packages(name, Path(scratch) / "debs")
-        if name != first:
-            below = _packages(first, Path(scratch) / "below")
-            found = [package for package in found if package.name not in {p.name for p in below}]
-        packages.unpack(found, root)
+        below, _ = STAND_INS[name]
+        found = _fetch(name, Path(scratch) / "debs")
+        known = (
+            {} if below == "scratch" else {p.name for p in _fetch(below, Path(scratch) / "below")}
+        )
+        packages.unpack([package for package in found if package.name not in known], root)
         for unneeded in ("doc", "locale", "man", "info", "lintian"):
             shutil.rmtree(root / "usr/share" / unneeded, ignore_errors=True)
-        if name == first:
+        if name == "debian:stable-slim":
             _finish_system(root)
-        else:
+        elif name == "python:3-slim":
             _finish_python(root)
         with tarfile.open(draft, "w", format=tarfile.PAX_FORMAT) as tar:
             for path in sorted(root.iterdir()):
-                if name == first or path.name in ("usr", "etc", "var"):
+                if below == "scratch" or path.name in ("usr", "etc", "var"):
                     tar.add(path, path.name, filter=_owned_by_root)
 
 
-def _packages(name: str, folder: Path) -> list[Path]:
+def _fetch(name: str, folder: Path) -> list[Path]:
+    """Return the packages of a stand-in and of all below it."""
     # Something depends on "usrmerge | usr-is-merged"; the first would bring all of Perl.
-    merged = packages.names("^usr-is-merged$")
-    return packages.fetch([*STAND_INS[name], *merged], folder, needed=True)
+    wanted = packages.names("^usr-is-merged$")
+    while name != "scratch":
+        name, added = STAND_INS[name]
+        wanted += added.split()
+    return packages.fetch(wanted, folder, needed=True)
 
 
 def _finish_system(root: Path) -> None:
