@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -224,8 +225,32 @@ def _labelled(entry: Entry) -> list[tuple[str, str]] | None:
         answer = _docker(entry, *listing, "--filter", f"label={entry.facts['label']}")
         if answer is None:
             return None
-        found += [(kind, one) for one in dict.fromkeys(answer.split())]
+        ids = list(dict.fromkeys(answer.split()))
+        found += _ours(entry, ids) if kind == "image" else [(kind, one) for one in ids]
     return found
+
+
+def _ours(entry: Entry, labelled: list[str]) -> list[tuple[str, str]]:
+    """List the images, and the names of images, that we may remove.
+
+    A base image has one name for all who use an Engine, so everybody who needs it gives it a
+    second one, ``lab-…/NAME``. While somebody else's is there, only ours is removed.
+    """
+    prefix, found = entry.facts["label"].replace("=", "-") + "/", []
+    lines = _docker(entry, "images", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}") or ""
+    names: dict[str, list[str]] = {}
+    for line in lines.splitlines():
+        image, name = line.split()
+        names.setdefault(image, []).append(name)
+    for image, known in names.items():
+        mine = [name for name in known if name.startswith(prefix)]
+        if any(re.match("lab-[0-9a-f]+/", name) for name in known if name not in mine):
+            found += mine
+        elif image in labelled:
+            found.append(image)
+        elif mine:  # made by somebody who has left
+            found += mine + [name for name in known if prefix + name in mine]
+    return [("image", one) for one in found]
 
 
 def _remove_labelled(entry: Entry) -> None:

@@ -57,28 +57,40 @@ def image(name: str) -> str:
 
     client = docker.from_env()
     try:
-        labels = client.images.get(name).labels
-        return labels.get("lab.stand-in", "already here")
+        found = client.images.get(name)
     except docker.errors.ImageNotFound:
-        pass
-    probe = machine.registry(dict(os.environ))
-    if probe.works:
-        client.images.pull(name)
-        return "pulled"
-    if name not in STAND_INS:
-        raise ImageError(f"{name} cannot be pulled: {probe.why}.")
-    return load_stand_in(name, label=os.environ["LAB_LABEL"])
+        probe = machine.registry(dict(os.environ))
+        if probe.works:
+            client.images.pull(name)
+            return "pulled"
+        if name not in STAND_INS:
+            raise ImageError(f"{name} cannot be pulled: {probe.why}.") from None
+        load_stand_in(name, label=os.environ["LAB_LABEL"])
+        found = client.images.get(name)
+    if "lab.stand-in" not in found.labels:
+        return "already here"
+    _hold(client, name)
+    return found.labels["lab.stand-in"]
 
 
-def load_stand_in(name: str, label: str) -> str:
+def _hold(client, name: str) -> None:
+    """Give a stand-in, and those below it, a second name: others may use this Engine (ledger)."""
+    prefix = os.environ["LAB_LABEL"].replace("=", "-")
+    while name in STAND_INS:
+        for one in client.images.list(name):
+            one.tag(f"{prefix}/{name}")
+        name, _ = STAND_INS[name]
+
+
+def load_stand_in(name: str, label: str) -> None:
     """Load the stand-in of an image into the Engine that the environment names.
 
     Args:
         name: one of ``STAND_INS``.
         label: put on the image, so that it is found again and removed.
 
-    Returns:
-        What it is, as its label ``lab.stand-in`` says.
+    Raises:
+        ImageError: it could not be built.
     """
     what = f"stand-in built from {_distribution()} packages"
     below, _ = STAND_INS[name]
@@ -102,7 +114,6 @@ def load_stand_in(name: str, label: str) -> str:
         )
     if built.returncode:
         raise ImageError(f"The stand-in for {name} could not be built: {built.stderr.strip()}")
-    return what
 
 
 def archive(name: str) -> Path:

@@ -76,8 +76,10 @@ def program() -> Path:
 def _process() -> int:
     """Return the port of the registry's process, which is started if it does not run."""
     for entry in ledger.entries("process"):
-        if entry.name == NAME and entry.alive():
-            return entry.facts["port"]
+        if entry.name == NAME:
+            if entry.alive():
+                return entry.facts["port"]
+            entry.forget()
     folder = ledger.home() / "registry"
     if folder not in [Path(entry.facts["path"]) for entry in ledger.entries("files")]:
         ledger.record("files", "images in the registry", path=str(folder))
