@@ -88,13 +88,23 @@ def down(options: argparse.Namespace) -> int:
 def prepare(options: argparse.Namespace) -> int:
     """Fetch and build all that the lessons need later, so that they start at once (and offline)."""
     from helpers import bench, containers, vm
+    from helpers.containers import images, registries
     from helpers.vm import initramfs
 
     for kernel in vm.kernels():
         initramfs.image("busybox", kernel)
     initramfs.image("python", vm.kernels()[0])
     bench.binary()
-    if options.engine or not machine.docker_engine().works:
+    registries.program()
+    address = machine.docker_socket()
+    if address and machine.registry({"DOCKER_HOST": address}).works:
+        containers.engine()
+        for name in images.SMALL:
+            containers.image(name)
+    else:
+        for name in images.STAND_INS:
+            images.archive(name)
+    if options.engine or not address:
         containers.snapshot()
     print("All that the lessons need is in the cache.")
     return 0

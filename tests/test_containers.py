@@ -6,11 +6,13 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import docker
 import pytest
 
 from helpers import containers, ledger, machine, vm
+from helpers.containers import engine_vm
 
 needs_qemu = pytest.mark.skipif(not machine.qemu(), reason="needs QEMU")
 needs_docker = pytest.mark.skipif(not machine.docker_socket(), reason="needs the machine's Docker")
@@ -141,6 +143,18 @@ def test_the_engine_in_a_vm_is_for_its_owner_alone(home, monkeypatch):
     assert os.stat(key).st_mode & 0o077 == 0
     clock = vm.running()[0].run("date +%s").stdout
     assert abs(int(clock) - int(sh("date +%s").stdout)) < 5
+
+
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="needs a Debian archive")
+def test_a_machine_without_the_docker_command_gets_one(tmp_path, monkeypatch):
+    for folder in os.environ["PATH"].split(":"):
+        for program in Path(folder).glob("*"):
+            if program.name != "docker" and not (tmp_path / program.name).exists():
+                (tmp_path / program.name).symlink_to(program)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not shutil.which("docker")
+    engine_vm.provide_command()
+    assert sh("docker --version").stdout.startswith("Docker version")
 
 
 def test_a_wanted_engine_that_does_not_answer_is_told(home, monkeypatch):

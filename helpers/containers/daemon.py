@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from dataclasses import dataclass
 
 from helpers import ledger, machine
@@ -65,8 +64,7 @@ def _use(rung: str, environment: dict[str, str], version: str, host: str) -> Eng
     for variable in ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT"):
         os.environ.pop(variable, None)
     os.environ.update(environment, LAB_LABEL=label())
-    if not shutil.which("docker"):
-        os.environ["PATH"] += f":{engine_vm.docker_command().parent}"
+    engine_vm.provide_command()
     if not version:
         raise engine_vm.EngineError(f"The Docker Engine ({rung}) does not answer within 20 s.")
     return Engine(rung, environment, version, host)

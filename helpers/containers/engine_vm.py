@@ -119,6 +119,7 @@ def snapshot() -> vm.Snapshot:
     vm.accelerator()  # says so if QEMU is missing
     path = _folder()
     if not path.exists():  # each part with its own line of progress
+        provide_command()
         kernel.default()
         for name in images.SMALL:
             images.archive(name)
@@ -163,9 +164,13 @@ def _make(draft: Path) -> None:
             built.snapshot(folder=draft / "snapshot")
 
 
-def docker_command() -> Path:
-    """Return a ``docker`` command for a machine that has none, fetched once."""
+def provide_command() -> None:
+    """See to it that this process has a ``docker`` command; one is fetched where there is none."""
+    if not shutil.which("docker"):
+        os.environ["PATH"] += f":{_docker_command().parent}"
 
+
+def _docker_command() -> Path:
     def make(draft: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             root = Path(scratch) / "root"
