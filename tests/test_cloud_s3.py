@@ -63,7 +63,8 @@ def test_the_command_makes_copies_syncs_and_removes(s3, tmp_path):
     sh(
         "aws s3 mb s3://by-hand; aws s3 cp big s3://by-hand --no-progress;"
         "aws s3 sync site s3://by-hand/site; rm site/sub/style.css; echo more >> site/index.html;"
-        "aws s3 sync site s3://by-hand/site --delete; aws s3 cp s3://by-hand/big copy; cmp big copy",
+        "aws s3 sync site s3://by-hand/site --delete;"
+        "aws s3 cp s3://by-hand/big copy --no-progress; cmp big copy",
         tmp_path,
     )
     kept = {one["Key"]: one["Size"] for one in s3.list_objects_v2(Bucket="by-hand")["Contents"]}

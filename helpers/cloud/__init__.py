@@ -1,8 +1,8 @@
 """The local AWS: moto's server in a process of its own, and the services that really run.
 
 To make a service real, or truer than moto has it, put a module into ``services/`` with the name of
-moto's package (``ec2``, ``awslambda``). It is imported right after that package, before the
-service is first used, and there
+moto's package (``ec2``, ``awslambda``). It is imported after that package and before the first
+use of the service (``extensions``), and there
 
 - sets ``ec2_backends.backend`` to its own subclass of moto's backend, whose ``_url_module`` has
   ``url_bases`` and ``url_paths`` (``moto.ec2.urls``, or its own paths to its own Response class);

@@ -30,6 +30,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.wrappers import Response
 
 from helpers import ledger
+from helpers.cloud import extensions
 
 CREDENTIAL = re.compile(r"Credential=([^/\s]+/\d{8}/[^/\s]+/[^/\s]+/aws4_request)")
 MISSING = (
@@ -159,6 +160,7 @@ class Dispatcher(DomainDispatcherApplication):
         missing = "" if call.backend else ", nor anything of this service"
         log = self.folder / "requests.log"
         try:
+            extensions.load()
             for check in CHECKS:
                 check(call)
             if not missing:

@@ -5,10 +5,7 @@ FD is the number of the listening socket that it inherits.
 
 from __future__ import annotations
 
-import functools
-import importlib
 import logging
-import pkgutil
 import sys
 import warnings
 
@@ -17,15 +14,13 @@ from moto.utilities import utils
 from werkzeug.serving import make_server
 
 from helpers import guard
-from helpers.cloud import calls, environment, services, signatures, waiters
+from helpers.cloud import calls, environment, extensions, signatures, waiters
 
 
 def main() -> None:
     """Hook our services onto moto's, and serve until the process is stopped."""
     guard.here()
-    for module in pkgutil.iter_modules(services.__path__):
-        extend = functools.partial(_import, f"{services.__name__}.{module.name}")
-        guard.after_import(f"moto.{module.name}", extend)
+    extensions.watch()
     utils.load_resource = _without_other_regions(utils.load_resource)
     waiters.write(environment.folder() / "waiters")
     calls.CHECKS.append(signatures.check)
@@ -39,10 +34,6 @@ def main() -> None:
         request_handler=MotoRequestHandler,
         fd=int(sys.argv[1]),
     ).serve_forever()
-
-
-def _import(ours: str, moto) -> None:
-    importlib.import_module(ours)
 
 
 def _without_other_regions(load_resource):

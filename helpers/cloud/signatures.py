@@ -136,7 +136,9 @@ def _version2(call: Call, credentials: Credentials, given: Signature) -> str:
     for name, value in call.request.headers.items():
         headers[name] = value
     parts = urlsplit(call.request.raw_url)
-    path = parts.path if parts.path.count("/") > 1 else f"{parts.path}/"  # a bucket's own
+    path = parts.path
+    if path.count("/") == 1 and path != "/":  # a bucket's own
+        path += "/"
     signer = HmacV1Auth(credentials)
     signer._get_date = lambda: given.date
     return signer.get_signature(call.request.method, parts, headers, auth_path=path)
