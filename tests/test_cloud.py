@@ -129,6 +129,18 @@ def test_two_learners_have_two_clouds(aws, tmp_path):
     sh([sys.executable, "-m", "helpers", "down"], **home)
 
 
+def test_a_relative_home_and_motos_own_switches(tmp_path):
+    script = (
+        "from helpers import cloud, ledger; c = cloud.start(); import urllib.request as u, boto3;"
+        "boto3.client('s3').create_bucket(Bucket='still-here')\n"
+        "try: u.urlopen(c.endpoint + '/moto-api/reset', data=b'')\n"
+        "except u.HTTPError as problem: print(problem.code)\n"
+        "print(len(boto3.client('s3').list_buckets()['Buckets']), ledger.down())"
+    )
+    said = python(f"import os; os.chdir('{tmp_path}'); {script}", LAB_HOME="lab")
+    assert said.splitlines()[-2:] == ["404", "1 []"]
+
+
 def test_what_does_not_start_says_why(home, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(cloud.CloudError, match="did not start. It says: nothing"):
@@ -190,6 +202,12 @@ for more in ({}, {"endpoint_url": "https://sqs.eu-west-3.amazonaws.com"}):
     except Exception as problem:
         print(problem)
 """
+
+
+def test_every_python_program_is_guarded_where_the_lab_says_so(aws):
+    show = "import sys; print('helpers.guard' in sys.modules)"
+    assert sh([sys.executable, "-I", "-c", show]) == "True\n"
+    assert sh([sys.executable, "-c", show], LAB_AWS="") == "False\n"
 
 
 def test_no_client_reaches_anything_else(aws):

@@ -5,14 +5,16 @@ moto's package (``ec2``, ``awslambda``). It is imported after that package and b
 use of the service (``extensions``), and there
 
 - sets ``ec2_backends.backend`` to its own subclass of moto's backend, whose ``_url_module`` has
-  ``url_bases`` and ``url_paths`` (``moto.ec2.urls``, or its own paths to its own Response class);
+  ``url_bases`` and ``url_paths`` (``moto.ec2.urls``, or paths to its own Response class);
 - registers CloudFormation types by subclassing ``CloudFormationModel``;
-- raises ``calls.Refusal(code, message, status)`` for what AWS refuses; the client gets it in the
-  format of its protocol, as it gets ``NotImplementedError`` and every other exception;
-- starts processes and machines through the ledger: they end with the cloud.
+- appends to ``calls.CHECKS`` what has to look at a call before moto does;
+- raises ``calls.Refusal(code, message, status)`` for what AWS refuses, and ``NotImplementedError``
+  for what the course does not have: both are answered in the format of the service's protocol;
+- starts processes and machines through the ledger: they end when the cloud does.
 
-``services/sts.py`` is the smallest example. What has to look at every call before moto does (may
-this identity do that?) is a function added to ``calls.CHECKS`` in ``server.py``.
+``services/sts.py`` is the smallest example. A check gets a ``calls.Call``, whose key has proved to
+be the caller's (``signatures``); ``policies.verdict`` reads policies, and ``sts.caller`` says who
+it is.
 """
 
 from helpers.cloud.local import Cloud, CloudError, running, start, use

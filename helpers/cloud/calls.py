@@ -33,6 +33,8 @@ from helpers import ledger
 from helpers.cloud import extensions
 
 CREDENTIAL = re.compile(r"Credential=([^/\s]+/\d{8}/[^/\s]+/[^/\s]+/aws4_request)")
+# moto's switches for tests, which ask nobody who they are, and its canned instance metadata.
+MOTOS_OWN = ("/moto-api", "/latest/")
 MISSING = (
     "The local cloud of this course does not have {call.name}{why}. Do the step in another way, "
     "or on a real account (LAB_AWS=real). `grep NotImplemented {log}` lists all such calls."
@@ -127,6 +129,8 @@ class Dispatcher(DomainDispatcherApplication):
         """Answer one request."""
         if environ["PATH_INFO"] == "/_lab":  # is it you? (helpers.cloud.local)
             return Response(os.environ.get(ledger.MARK, ""))(environ, start_response)
+        if environ["PATH_INFO"].startswith(MOTOS_OWN):
+            return Response(status=404)(environ, start_response)
         call = self.identify(environ)
         response = self.answer(call)
         self.note(call, response.status_code)
@@ -171,7 +175,7 @@ class Dispatcher(DomainDispatcherApplication):
         except Refusal as problem:
             return call.refused(problem)
         except NotImplementedError as problem:
-            missing = f" ({problem})"
+            missing = "" if "action has not been" in str(problem) else f" ({problem})"
         except Exception as problem:
             print(f"\n{_now()} {call.name}", file=sys.stderr)
             traceback.print_exc()

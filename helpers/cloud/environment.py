@@ -23,10 +23,10 @@ def folder() -> Path:
     if not path.exists():
         ledger.record("files", "files of the local cloud", path=str(path))
         path.mkdir()
-        (path / "secret").touch(mode=0o600)
+    if not (path / "secret").exists():
         (path / "secret").write_text(secrets.token_urlsafe(30))
         (path / "config").touch()
-        (path / "credentials").touch(mode=0o600)
+        (path / "credentials").touch()
     return path
 
 

@@ -116,6 +116,7 @@ def _launch() -> Cloud:
         endpoint = f"http://127.0.0.1:{port}"
         settings = environment.without_aws(os.environ) | environment.local(endpoint)
         settings |= {"MOTO_PORT": str(port), "MOTO_DISABLE_GLOBAL_CORS": "true"}
+        settings |= {"LAB_HOME": str(ledger.home())}  # which may be relative to where we are
         settings |= {"MALLOC_ARENA_MAX": "2"}  # with one heap a thread it would grow and grow
         _, entry = ledger.spawn(
             NAME,

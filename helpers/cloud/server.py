@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from types import ModuleType
 
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from moto.utilities import utils
@@ -21,7 +22,7 @@ def main() -> None:
     """Hook our services onto moto's, and serve until the process is stopped."""
     guard.here()
     extensions.watch()
-    utils.load_resource = _without_other_regions(utils.load_resource)
+    _slim()
     waiters.write(environment.folder() / "waiters")
     calls.CHECKS.append(signatures.check)
     warnings.filterwarnings("ignore", module="moto")
@@ -36,15 +37,26 @@ def main() -> None:
     ).serve_forever()
 
 
-def _without_other_regions(load_resource):
-    """Leave out which instance types other regions offer: that is 60 MB and a second."""
+def _slim() -> None:
+    """Leave out what costs 100 MB and seconds, and the course does not use.
 
-    def load(resource: str):
-        if "instance_type_offerings" in resource and environment.REGION not in resource:
-            return []
-        return load_resource(resource)
+    That is which instance types other regions offer, and a validator of OpenAPI documents that
+    comes with API Gateway, which CloudFormation loads with all other services.
+    """
+    load = utils.load_resource
 
-    return load
+    def load_resource(name: str):
+        elsewhere = "instance_type_offerings" in name and environment.REGION not in name
+        return [] if elsewhere else load(name)
+
+    def validate(_) -> None:
+        raise NotImplementedError("OpenAPI documents are not read")
+
+    utils.load_resource = load_resource
+    for part in ("", ".validation", ".validation.exceptions"):
+        module = ModuleType(f"openapi_spec_validator{part}")
+        module.validate, module.OpenAPIValidationError = validate, ValueError
+        sys.modules[module.__name__] = module
 
 
 if __name__ == "__main__":
