@@ -127,7 +127,8 @@ def test_a_new_bucket_is_closed_until_it_is_opened_in_two_steps(aws, s3, bucket)
     s3.put_object(Bucket=bucket, Key="open/k", Body=b"hi")
     s3.put_object(Bucket=bucket, Key="k", Body=b"hi")
     url = f"{aws.endpoint}/{bucket}"
-    assert fetch(f"{url}/open/k")[0] == fetch(url)[0] == 403
+    assert fetch(f"{url}/open/k")[0] == fetch(url)[0] == fetch(aws.endpoint)[0] == 403
+    assert fetch(f"{aws.endpoint}/by-nobody", method="PUT")[0] == 403
     public = statement(bucket, key="/open/*")
     assert "BlockPublicPolicy" in refused(
         "AccessDenied", s3.put_bucket_policy, Bucket=bucket, Policy=public

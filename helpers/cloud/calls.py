@@ -188,8 +188,9 @@ class Dispatcher(DomainDispatcherApplication):
 
     def note(self, call: Call, status: int) -> None:
         """Note a call in one line: time, key id, service, operation, HTTP status, our refusal."""
-        line = f"{_now()} {call.key} {call.service} {call.operation} {status} {call.error}"
-        os.write(self.log, f"{line.strip()}\n".encode())
+        words = [_now(), call.key, call.service, call.operation, str(status), call.error]
+        line = " ".join(re.sub(r"\s", "_", word) for word in words if word)
+        os.write(self.log, f"{line}\n".encode())
 
 
 def _operation(service: str, request: Request) -> tuple[str, dict[str, str]]:

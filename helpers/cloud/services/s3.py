@@ -106,7 +106,7 @@ def check(call: Call) -> None:
             raise Refusal(
                 "AccessDenied", f"{who} with an explicit deny in a resource-based policy", 403
             )
-        if call.key == "anonymous" and bucket and not _open(call, bucket, said):
+        if call.key == "anonymous" and not _open(call, bucket, said):
             raise Refusal("AccessDenied", "Access Denied", 403)
 
 
@@ -114,8 +114,12 @@ def _buckets() -> dict[str, FakeBucket]:
     return s3_backends[ACCOUNT]["aws"].buckets
 
 
-def _open(call: Call, bucket: FakeBucket, said: str) -> bool:
+def _open(call: Call, bucket: FakeBucket | None, said: str) -> bool:
     """Say whether everybody may do this: by the bucket's policy or the object's access list."""
+    if call.operation.endswith("PreflightCheck"):  # a browser asks before it sends what counts
+        return True
+    if not bucket:  # moto says that there is none
+        return call.operation not in ("ListBuckets", "CreateBucket", "?")
     block = bucket.public_access_block
     if said == "Allow":
         return not (block and block.restrict_public_buckets)
