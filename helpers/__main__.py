@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -35,27 +36,58 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def up(options: argparse.Namespace) -> int:
-    """Make sure that a Docker Engine answers."""
-    from helpers import containers
+    """Make sure that a Docker Engine answers, or the local AWS."""
+    if options.what == "cloud":
+        from helpers import cloud
 
-    found = containers.engine()
-    print(f"Docker {found.version} answers ({found.rung}).")
+        found = cloud.start()
+        where = found.endpoint or f"profile {found.environment['AWS_PROFILE']}"
+        print(f"AWS answers ({found.rung} {found.account}, {found.region}, {where}).")
+    else:
+        from helpers import containers
+
+        engine = containers.engine()
+        print(f"Docker {engine.version} answers ({engine.rung}).")
     print('In a terminal: eval "$(python -m helpers env)"')
     return 0
 
 
 def env(options: argparse.Namespace) -> int:
     """Print the variables that lead a terminal's tools to what runs."""
-    from helpers import containers
-
     before = dict(os.environ)
-    containers.engine()
+    failed = 0
+    for use in (_use_cloud, _use_engine):
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                use()
+        except (RuntimeError, OSError) as problem:
+            print(problem, file=sys.stderr)
+            failed = 1
     for name, value in os.environ.items():
         if before.get(name) != value:
             print(f"export {name}={shlex.quote(value)}")
     for name in sorted(before.keys() - os.environ.keys()):
         print(f"unset {name}")
-    return 0
+    return failed
+
+
+def _use_cloud() -> None:
+    """Lead AWS tools to the cloud that runs; without one they stay on this machine all the same."""
+    from helpers import cloud, guard
+
+    if os.environ.get("LAB_AWS") == "real":
+        cloud.start()
+        return
+    os.environ["LAB_AWS"] = "local"
+    guard.everywhere()
+    if found := cloud.running():
+        cloud.use(found)
+
+
+def _use_engine() -> None:
+    from helpers import containers
+
+    containers.engine()
 
 
 def status(options: argparse.Namespace) -> int:
@@ -120,7 +152,7 @@ def main() -> int:
         if command in (doctor, status):
             one.add_argument("--json", action="store_true", help="for programs")
         if command is up:
-            one.add_argument("what", nargs="?", choices=["docker"], default="docker")
+            one.add_argument("what", nargs="?", choices=["docker", "cloud"], default="docker")
         if command is prepare:
             one.add_argument("--engine", action="store_true", help="the Engine in a VM too")
     options = parser.parse_args()

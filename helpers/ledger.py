@@ -46,6 +46,7 @@ class Entry:
         since: seconds since the epoch.
         facts: what is needed to stop it and worth showing (ports, paths, labels).
         pid: number of the process, once it runs (for the reader; it is not used to find it).
+        parent: id of the entry whose process has recorded this one, if one has.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Entry:
     since: float
     facts: dict = field(default_factory=dict)
     pid: int | None = None
+    parent: str | None = None
 
     @property
     def path(self) -> Path:
@@ -89,7 +91,8 @@ def record(kind: str, name: str, **facts) -> Entry:
         facts: what is needed to stop it.
     """
     now = time.time()
-    return Entry(f"{now:017.6f}-{uuid.uuid4().hex[:8]}", kind, name, now, facts).save()
+    one = f"{now:017.6f}-{uuid.uuid4().hex[:8]}"
+    return Entry(one, kind, name, now, facts, parent=os.environ.get(MARK)).save()
 
 
 def spawn(

@@ -11,7 +11,7 @@ HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 
 # Which room may import which; each stands above all that it may import.
 BELOW = {
-    "cloud": {"cluster", "containers", "vm", "machine", "ledger"},
+    "cloud": {"cluster", "containers", "vm", "machine", "ledger", "guard"},
     "cluster": {"containers", "machine", "ledger"},
     "bench": {"containers", "vm", "machine", "ledger"},
     "lesson": {"machine", "ledger"},
@@ -19,9 +19,10 @@ BELOW = {
     "vm": {"machine", "ledger"},
     "machine": set(),
     "ledger": set(),
+    "guard": set(),
     "install": set(),
     "publish": set(),
-    "jupyter": set(),
+    "jupyter": {"guard"},
 }
 HEAVY = ["pandas", "matplotlib", "docker", "boto3", "kubernetes", "moto", "hypothesis", "pytest"]
 FILES = [file for file in sorted(HELPERS.rglob("*.py")) if file.name not in ("__main__.py",)]

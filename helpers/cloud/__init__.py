@@ -1,0 +1,22 @@
+"""The local AWS: moto's server in a process of its own, and the services that really run.
+
+To make a service real, or truer than moto has it, put a module into ``services/`` with the name of
+moto's package (``ec2``, ``awslambda``). It is imported after that package and before the first
+use of the service (``extensions``), and there
+
+- sets ``ec2_backends.backend`` to its own subclass of moto's backend, whose ``_url_module`` has
+  ``url_bases`` and ``url_paths`` (``moto.ec2.urls``, or paths to its own Response class);
+- registers CloudFormation types by subclassing ``CloudFormationModel``;
+- appends to ``calls.CHECKS`` what has to look at a call before moto does;
+- raises ``calls.Refusal(code, message, status)`` for what AWS refuses, and ``NotImplementedError``
+  for what the course does not have: both are answered in the format of the service's protocol;
+- starts processes and machines through the ledger: they end when the cloud does.
+
+``services/sts.py`` is the smallest example. A check gets a ``calls.Call``, whose key has proved to
+be the caller's (``signatures``); ``policies.verdict`` reads policies, and ``sts.caller`` says who
+it is.
+"""
+
+from helpers.cloud.local import Cloud, CloudError, running, start, use
+
+__all__ = ["Cloud", "CloudError", "running", "start", "use"]
