@@ -32,7 +32,7 @@ def test_solutions_pass(path, state_of_its_own):
         starter.source = solution
     resources = {"metadata": {"path": str(path.parent)}}
     nbclient.NotebookClient(
-        notebook, timeout=300, coalesce_streams=True, resources=resources
+        notebook, timeout=900, coalesce_streams=True, resources=resources
     ).execute()
     for starter, check, _ in answered:
         assert plain_text(check).startswith("pass"), (

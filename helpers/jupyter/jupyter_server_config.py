@@ -13,5 +13,3 @@ c = get_config()
 c.ServerApp.terminado_settings = {
     "shell_command": ["bash", "--rcfile", str(Path(__file__).with_name("terminal.bashrc"))]
 }
-c.LabApp.news_url = None  # the course asks nobody outside, and shows no pop-ups
-c.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"
