@@ -64,6 +64,12 @@ def test_files_arrive_as_they_are(guest):
     assert [digest[0], digest[2]] == [hashlib.md5(data).hexdigest(), "700"]
 
 
+def test_the_file_of_a_running_program_is_replaced(guest):
+    guest.run("cp /bin/busybox /tmp/sleep; /tmp/sleep 60 > /dev/null 2>&1 &")
+    guest.copy_in(b"#!/bin/sh\necho new\n", "/tmp/sleep", mode=0o755)
+    assert guest.run("/tmp/sleep").stdout == "new\n"
+
+
 def test_a_published_port_answers_on_loopback_only(guest):
     assert fetch(guest.url()) == b"hello\n"
     listeners = [c for c in psutil.Process(guest.pid).net_connections() if c.status == "LISTEN"]

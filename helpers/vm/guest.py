@@ -181,7 +181,9 @@ class VM:
     def copy_in(self, source: Path | bytes, path: str, mode: int = 0o644) -> None:
         """Write a file of the host, or some bytes, to a path in the guest."""
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
-        self.run(f"cat > '{path}' && chmod {mode:o} '{path}'", input=data, check=True)
+        # A program that runs may not be written to, but its file may be replaced.
+        line = f"cat > '{path}.new' && chmod {mode:o} '{path}.new' && mv '{path}.new' '{path}'"
+        self.run(line, input=data, check=True)
 
     def url(self, port: int = 80) -> str:
         """Return the address at which a published port of the guest answers on this machine."""
