@@ -459,7 +459,10 @@ def test_users_and_sessions_sign_with_their_own_keys(aws):
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
     role = iam.create_role(RoleName="reader", AssumeRolePolicyDocument=document)["Role"]
     assume = {"RoleArn": role["Arn"], "RoleSessionName": "me"}
-    given = boto3.client("sts").assume_role(**assume)["Credentials"]
+    may = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": role["Arn"]}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": may})
+    iam.put_user_policy(UserName="alice", PolicyName="read", PolicyDocument=policy)
+    given = alice.client("sts").assume_role(**assume)["Credentials"]
     words = [given[name] for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")]
     arn = boto3.Session(*words).client("sts").get_caller_identity()["Arn"]
     assert arn.endswith(":assumed-role/reader/me")

@@ -13,10 +13,11 @@ use of the service (``extensions``), and there
 - starts processes and machines through the ledger: they end when the cloud does.
 
 ``services/sts.py`` is the smallest example. A check gets a ``calls.Call``, whose key has proved to
-be the caller's (``signatures``); ``policies.verdict`` reads policies, and ``sts.caller`` says who
-it is.
+be the caller's (``signatures``) and whose policies allow it (``permissions``); ``policies.verdict``
+reads policies, ``sts.caller`` says who it is, and ``sts.assume`` lets a service be a role.
 """
 
 from helpers.cloud.local import Cloud, CloudError, running, start, use
+from helpers.cloud.recorder import recorded
 
-__all__ = ["Cloud", "CloudError", "running", "start", "use"]
+__all__ = ["Cloud", "CloudError", "recorded", "running", "start", "use"]

@@ -59,7 +59,6 @@ ACTIONS = {
     "UploadPartCopy": "PutObject",
 }
 OWNER = "BucketOwnerEnforced"
-ROOT_MAY = {"s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"}
 
 
 def needs(call: Call) -> list[tuple[str, str]]:
@@ -79,34 +78,32 @@ def needs(call: Call) -> list[tuple[str, str]]:
     return found
 
 
-def allowed(call: Call, action: str, resource: str) -> str:
-    """Return what the policy of the bucket says: ``Deny``, ``Allow``, or nothing (empty)."""
+def policy(resource: str) -> list[dict]:
+    """Return the policy of the bucket that an ARN is about, if it has one."""
     bucket = _buckets().get(resource.removeprefix("arn:aws:s3:::").split("/")[0])
-    if not bucket or not bucket.policy:
-        return ""
-    _, names, context = sts.caller(call.key)
-    context |= {f"s3:{name}": value for name, value in call.request.args.items()}
-    context |= {f"s3:{name.lower()}": v for name, v in call.request.headers.items()}
-    return policies.verdict([json.loads(bucket.policy)], action, resource, context, names)
+    return [json.loads(bucket.policy)] if bucket and bucket.policy else []
+
+
+def context(call: Call) -> dict[str, str]:
+    """Return what conditions may ask about a call: its arguments and headers."""
+    both = [*call.request.args.items(), *call.request.headers.items()]
+    return {f"s3:{name.lower()}": value for name, value in both}
 
 
 def check(call: Call) -> None:
-    """Refuse what moto would misunderstand, what a policy denies, and who may not come unnamed."""
+    """Refuse what moto would misunderstand, and who may not come unnamed."""
     if call.service != "s3":
         return
     if MISSING.search(call.operation):
         raise NotImplementedError("moto has no such operation")
     bucket = _buckets().get(call.labels.get("Bucket", ""))
     _check_acl(call, bucket)
-    arn, *_ = sts.caller(call.key)
+    if call.key != "anonymous":
+        return
+    _, names, about = sts.caller(call.key)
     for action, resource in needs(call):
-        said = allowed(call, action, resource)
-        if said == "Deny" and not (arn.endswith(":root") and action in ROOT_MAY):
-            who = f'User: {arn} is not authorized to perform: {action} on resource: "{resource}"'
-            raise Refusal(
-                "AccessDenied", f"{who} with an explicit deny in a resource-based policy", 403
-            )
-        if call.key == "anonymous" and not _open(call, bucket, said):
+        said = policies.verdict(policy(resource), action, resource, about | context(call), names)
+        if said == "Deny" or not _open(call, bucket, said):
             raise Refusal("AccessDenied", "Access Denied", 403)
 
 
