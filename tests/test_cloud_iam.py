@@ -4,8 +4,10 @@ import io
 import json
 import os
 import subprocess
+import sys
 import zipfile
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 
 import boto3
 import pytest
@@ -111,16 +113,15 @@ def things(aws):
     boto3.client("codecommit").create_repository(repositoryName="code")
     boto3.client("events").put_rule(Name="daily", ScheduleExpression="rate(1 day)")
     boto3.client("logs").create_log_group(logGroupName="/app")
-    boto3.client("sqs").create_queue(QueueName="jobs")
+    queue = boto3.client("sqs").create_queue(QueueName="jobs")["QueueUrl"]
     boto3.client("sns").create_topic(Name="news")
     boto3.client("secretsmanager").create_secret(Name="db", SecretString="x")
     boto3.client("iam").create_user(UserName="other", Path="/team/")
     group = boto3.client("ec2").create_security_group(GroupName="web", Description="d")
-    return {"group": group["GroupId"]}
+    return {"group": group["GroupId"], "queue": queue}
 
 
-QUEUE = f"https://sqs.us-east-1.amazonaws.com/{ACCOUNT}/jobs"
-IN = f"--cidr 0.0.0.0/0 --port 80 --protocol tcp"
+IN = "--cidr 0.0.0.0/0 --port 80 --protocol tcp"
 # client, call, arguments, the same for the command, action, resource, code
 TABLE = [
     ("s3", "list_buckets", {}, "s3api list-buckets", "s3:ListAllMyBuckets", "*"),
@@ -249,8 +250,8 @@ TABLE = [
     (
         "sqs",
         "receive_message",
-        {"QueueUrl": QUEUE},
-        f"sqs receive-message --queue-url {QUEUE}",
+        {"QueueUrl": "{queue}"},
+        "sqs receive-message --queue-url {queue}",
         "sqs:ReceiveMessage",
         f"arn:aws:sqs:{HERE}:jobs",
     ),
@@ -298,7 +299,9 @@ CODES = {"ec2": "UnauthorizedOperation"} | dict.fromkeys(
     ids=[row[4] for row in TABLE],
 )
 def test_denied_until_allowed(things, user, service, call, arguments, command, action, resource):
-    resource = resource.format(**things)
+    resource, command = resource.format(**things), command.format(**things)
+    if "QueueUrl" in arguments:
+        arguments = {"QueueUrl": things["queue"]}
     code = CODES.get(service, "AccessDeniedException")
     run = getattr(user.client(service), call)
     user.may(allow("dynamodb:*"))
@@ -310,14 +313,14 @@ def test_denied_until_allowed(things, user, service, call, arguments, command, a
     user.may(allow(action, resource))
     run(**arguments)
     status, text = user.sh(f"aws {command}")
-    assert status == 0 or "InvalidPermission.Duplicate" in text, text
+    assert status == 0, text
     user.may(allow("*"), deny(action, resource))
     assert refused(code, run, **arguments).endswith(
         "with an explicit deny in an identity-based policy"
     )
     if resource != "*":
-        user.may(allow(action, f"{resource[:-1]}!"))
-        assert resource.replace("*", "") in refused(code, run, **arguments)
+        user.may(allow(action, f"{resource}x"))
+        assert f"{action} on resource: " in refused(code, run, **arguments)
 
 
 def test_s3_says_it_word_by_word(things, user):
@@ -543,8 +546,6 @@ def test_a_session_lasts_as_long_as_the_role_allows(user, role):
     given = user.client("sts").assume_role(**assume, DurationSeconds=900)
     expires = given["Credentials"]["Expiration"]
     begun = given["ResponseMetadata"]["HTTPHeaders"]["date"]
-    from email.utils import parsedate_to_datetime
-
     rest = expires - parsedate_to_datetime(begun)
     assert timedelta(seconds=890) < rest <= timedelta(seconds=901)
     said = refused(
@@ -562,7 +563,8 @@ calls.CHECKS += [signatures.check, permissions.check]
 server = make_server("127.0.0.1", 0, calls.Dispatcher(pathlib.Path(os.environ["HERE"])))
 threading.Thread(target=server.serve_forever, daemon=True).start()
 os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{server.server_port}"
-trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "ec2.amazonaws.com"}}
+ec2 = {"Service": "ec2.amazonaws.com"}
+trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": ec2}
 arn = boto3.client("iam").create_role(
     RoleName="r", AssumeRolePolicyDocument=json.dumps({"Statement": trust})
 )["Role"]["Arn"]
@@ -582,8 +584,6 @@ for service, call in [("sts", "get_caller_identity"), ("s3", "list_buckets"),
 
 
 def test_a_service_may_be_a_role_until_its_session_is_over(aws, tmp_path):
-    import sys
-
     settings = os.environ | {"HERE": str(tmp_path)}
     run = {"env": settings, "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, "-c", EXPIRED], **run)

@@ -58,7 +58,7 @@ def _check_trust(backend: Backend, document: str) -> None:
         ).items():
             for name in policies.listed(names):
                 if not _exists(kind, name):
-                    text = f'Invalid principal in policy: "{kind}":"{name}"'
+                    text = f'Invalid principal in policy: "{kind.upper()}":"{name}"'
                     raise MalformedPolicyDocument(text)
 
 
