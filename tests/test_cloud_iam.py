@@ -308,8 +308,9 @@ def test_denied_until_allowed(things, user, service, call, arguments, command, a
     said = refused(code, run, **arguments)
     assert f"User: {user.arn} is not authorized to perform: {action}" in said
     assert said.endswith(f"because no identity-based policy allows the {action} action")
-    status, text = user.sh(f"aws {command}")
-    assert status and f"({code})" in text and said[-60:] in text
+    if service in ("s3", "ec2", "iam", "ssm", "eks"):  # one of each protocol
+        status, text = user.sh(f"aws {command}")
+        assert status and f"({code})" in text and said[-60:] in text
     user.may(allow(action, resource))
     run(**arguments)
     status, text = user.sh(f"aws {command}")

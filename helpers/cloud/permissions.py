@@ -13,7 +13,7 @@ from moto.core.utils import get_service_model
 
 from helpers.cloud import policies, recorder
 from helpers.cloud.calls import Call, Refusal
-from helpers.cloud.environment import ACCOUNT
+from helpers.cloud.environment import ACCOUNT, ROOT_KEY
 
 Need = tuple[str, str, dict]  # action, ARN of the resource, what conditions ask about them
 
@@ -27,60 +27,41 @@ ACTIONS = {
 }
 # The parameters that name what a call is about, the nearest first; and its ARN, from the resource
 # on. {} is the parameter's value. Where none of these is given, any ARN of the service counts.
-RESOURCES = {
-    "cloudformation": {"StackName": "stack/{}/*"},
-    "codebuild": dict.fromkeys(["projectName", "name", "names", "id", "ids"], "project/{}"),
-    "codecommit": dict.fromkeys(["repositoryName", "repositoryNames"], "{}"),
-    "codepipeline": {
-        "actionName": "{pipelineName}/{stageName}/{}",
-        "stageName": "{pipelineName}/{}",
-        "pipelineName": "{}",
-        "name": "{}",
-    },
-    "dynamodb": {"TableName": "table/{}"},
-    "ecr": dict.fromkeys(["repositoryName", "repositoryNames"], "repository/{}"),
-    "eks": {
-        "nodegroupName": "nodegroup/{clusterName}/{}/*",
-        "clusterName": "cluster/{}",
-        "name": "cluster/{}",
-    },
-    "events": {"Rule": "rule/{}", "Name": "rule/{}"},
-    "iam": {
-        "InstanceProfileName": "instance-profile/{}",
-        "GroupName": "group/{}",
-        "UserName": "user/{}",
-        "RoleName": "role/{}",
-        "PolicyArn": "{}",
-        "PolicyName": "policy/{}",
-    },
-    "kms": {"KeyId": "key/{}"},
-    "lambda": {"FunctionName": "function:{}"},
-    "logs": {"logStreamName": "log-group:{logGroupName}:log-stream:{}"}
-    | dict.fromkeys(["logGroupName", "logGroupIdentifier"], "log-group:{}:*"),
-    "secretsmanager": dict.fromkeys(["SecretId", "Name"], "secret:{}-??????"),
-    "sns": {"Name": "{}"},
-    "sqs": {"QueueUrl": "{}", "QueueName": "{}"},
-    "ssm": dict.fromkeys(["Name", "Names", "Path"], "parameter/{}"),
-    "sts": {"RoleArn": "{}"},
-}
-# Names of EC2's resources by the beginning of their ids.
-IDS = {
-    "acl": "network-acl",
-    "ami": "image",
-    "eipalloc": "elastic-ip",
-    "eni": "network-interface",
-    "i": "instance",
-    "igw": "internet-gateway",
-    "key": "key-pair",
-    "lt": "launch-template",
-    "nat": "natgateway",
-    "rtb": "route-table",
-    "sg": "security-group",
-    "snap": "snapshot",
-    "subnet": "subnet",
-    "vol": "volume",
-    "vpc": "vpc",
-}
+RESOURCES = [
+    line.split()
+    for line in """
+    cloudformation StackName stack/{}/*
+    codebuild projectName,name,names,id,ids project/{}
+    codecommit repositoryName,repositoryNames {}
+    codepipeline actionName {pipelineName}/{stageName}/{}
+    codepipeline stageName {pipelineName}/{}
+    codepipeline pipelineName,name {}
+    dynamodb TableName table/{}
+    ecr repositoryName,repositoryNames repository/{}
+    eks nodegroupName nodegroup/{clusterName}/{}/*
+    eks clusterName,name cluster/{}
+    events Rule,Name rule/{}
+    iam InstanceProfileName instance-profile/{}
+    iam GroupName group/{}
+    iam UserName user/{}
+    iam RoleName role/{}
+    iam PolicyArn,PolicyName policy/{}
+    kms KeyId key/{}
+    lambda FunctionName function:{}
+    logs logStreamName log-group:{logGroupName}:log-stream:{}
+    logs logGroupName,logGroupIdentifier log-group:{}:*
+    secretsmanager SecretId,Name secret:{}-??????
+    sns Name {}
+    sqs QueueUrl,QueueName {}
+    ssm Name,Names,Path parameter/{}
+    sts RoleArn {}
+    """.strip().splitlines()
+]
+# EC2's resources, and how their ids begin.
+KINDS = """acl:network-acl ami:image eipalloc:elastic-ip eni:network-interface i:instance
+    igw:internet-gateway key:key-pair lt:launch-template nat:natgateway rtb:route-table
+    sg:security-group snap:snapshot subnet:subnet vol:volume vpc:vpc"""
+IDS = dict(pair.split(":") for pair in KINDS.split())
 ELSEWHERE = {"IpPermissions", "GatewayId", "NatGatewayId", "UserData", "Filters"}  # not acted on
 ROOT = {ACCOUNT, f"arn:aws:iam::{ACCOUNT}:root"}
 ROOT_MAY = {"s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"}
@@ -185,8 +166,8 @@ def needs(call: Call) -> list[Need]:
         for name, value in parameters.items()
         if isinstance(value, str | int)
     }
-    tags = {name: parameters.get(name) for name in ("Tags", "tags", "TagSpecifications")}
-    tags = dict(_tags(tags))
+    tags = [parameters.get(name) for name in ("Tags", "tags", "TagSpecifications")]
+    tags = dict(pair for given in tags for pair in _tags(given))
     asked |= {f"aws:requesttag/{name.lower()}": value for name, value in tags.items()}
     asked |= {"aws:tagkeys": list(tags)} if tags else {}
     wanted = [(action, one, region | asked | _tagged(one)) for one in found]
@@ -212,16 +193,21 @@ def _parameters(call: Call, operation) -> dict:
             }
         )
     except Exception as problem:  # whatever a parser may stumble over
+        if call.key == ROOT_KEY:  # moto will say what is wrong with it
+            return {}
         raise Refusal("SerializationException", f"The request cannot be read: {problem}") from None
 
 
 def _resources(call: Call, parameters: dict, members: dict, arn: str) -> list[str]:
     """Return the ARNs of what a call is about, by the table of the service."""
-    table = dict(RESOURCES.get(call.service, {}))
+    table = {
+        name: template
+        for service, names, template in RESOURCES
+        for name in names.split(",")
+        if service == call.service and f"{call.operation} {name}" != "CreateNodegroup nodegroupName"
+    }
     if call.service == "ssm" and "Parameter" not in call.operation:
         table = {}
-    if call.operation == "CreateNodegroup":
-        del table["nodegroupName"]
     inner = parameters.get("pipeline")  # codepipeline:CreatePipeline
     given = parameters | (inner if isinstance(inner, dict) else {})
     for name, template in table.items():
@@ -318,16 +304,15 @@ def _walk(value, key: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _tags(value) -> Iterator[tuple[str, str]]:
-    if isinstance(value, list):
-        for one in value:
-            yield from _tags(one)
-    elif isinstance(value, dict):
-        pair = {name.lower(): one for name, one in value.items()}
-        if pair.keys() == {"key", "value"}:
-            yield pair["key"], pair["value"]
+    """Yield the tags in a list of them (however deep), or in a mapping."""
+    for one in policies.listed(value):
+        named = {name.lower(): inner for name, inner in one.items()}
+        if "key" in named:
+            yield named["key"], named.get("value", "")
+        elif "tags" in named:
+            yield from _tags(named["tags"])
         else:
-            for name, one in value.items():
-                yield from _tags(one) if isinstance(one, dict | list) else [(name, str(one))]
+            yield from one.items()
 
 
 def _tagged(resource: str) -> dict[str, str]:

@@ -35,7 +35,8 @@ def recorded() -> Iterator[dict]:
         were refused are not in it.
     """
     log = environment.folder() / "permissions.log"
-    begin = log.stat().st_size if log.exists() else 0
+    log.touch(0o600)
+    begin = log.stat().st_size
     policy: dict = {"Version": "2012-10-17", "Statement": []}
     yield policy
     resources = defaultdict(set)

@@ -26,44 +26,31 @@ MISSING = re.compile(
     "Abac|Analytics|Annotation|IntelligentTiering|Metadata|Metrics|Rename|RequestPayment|Session"
     "|Torrent|ObjectEncryption|Directory|WriteGetObject|GetObjectRetention|PostObject"
 )
-# What policies call an operation, where that is another name.
+# What policies call an operation, where that is another name; one after the other.
 ACTIONS = {
-    "CompleteMultipartUpload": "PutObject",
-    "CopyObject": "PutObject",
-    "CreateMultipartUpload": "PutObject",
-    "DeleteBucketCors": "PutBucketCORS",
-    "DeleteBucketEncryption": "PutEncryptionConfiguration",
-    "DeleteBucketLifecycle": "PutLifecycleConfiguration",
-    "DeleteBucketTagging": "PutBucketTagging",
+    "(Complete|Create)MultipartUpload|CopyObject|UploadPart(Copy)?": "PutObject",
+    "Delete(Bucket(Cors|Encryption|Lifecycle|Tagging)|PublicAccessBlock)": r"Put\1",
+    "(Get|Put)BucketCors": r"\1BucketCORS",
+    "(Get|Put)BucketEncryption": r"\1EncryptionConfiguration",
+    "(Get|Put)BucketLifecycle(Configuration)?": r"\1LifecycleConfiguration",
+    "(Get|Put)BucketNotificationConfiguration": r"\1BucketNotification",
+    "(Get|Put)PublicAccessBlock": r"\1BucketPublicAccessBlock",
     "DeleteObjects": "DeleteObject",
-    "DeletePublicAccessBlock": "PutBucketPublicAccessBlock",
-    "GetBucketCors": "GetBucketCORS",
-    "GetBucketEncryption": "GetEncryptionConfiguration",
-    "GetBucketLifecycleConfiguration": "GetLifecycleConfiguration",
-    "GetBucketNotificationConfiguration": "GetBucketNotification",
-    "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
-    "HeadBucket": "ListBucket",
+    "HeadBucket|ListObjects(V2)?": "ListBucket",
     "HeadObject": "GetObject",
     "ListBuckets": "ListAllMyBuckets",
     "ListMultipartUploads": "ListBucketMultipartUploads",
     "ListObjectVersions": "ListBucketVersions",
-    "ListObjects": "ListBucket",
-    "ListObjectsV2": "ListBucket",
     "ListParts": "ListMultipartUploadParts",
-    "PutBucketCors": "PutBucketCORS",
-    "PutBucketEncryption": "PutEncryptionConfiguration",
-    "PutBucketLifecycleConfiguration": "PutLifecycleConfiguration",
-    "PutBucketNotificationConfiguration": "PutBucketNotification",
-    "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
-    "UploadPart": "PutObject",
-    "UploadPartCopy": "PutObject",
 }
 OWNER = "BucketOwnerEnforced"
 
 
 def needs(call: Call) -> list[tuple[str, str]]:
     """Return the actions that a call of S3 takes, each with the ARN of what it is done to."""
-    name = ACTIONS.get(call.operation, call.operation)
+    name = call.operation
+    for pattern, new in ACTIONS.items():
+        name = (match := re.fullmatch(pattern, name)) and match.expand(new) or name
     if name in ("GetObject", "DeleteObject") and "versionId" in call.request.args:
         name += "Version"
     bucket = f"arn:aws:s3:::{call.labels['Bucket']}" if "Bucket" in call.labels else "*"
