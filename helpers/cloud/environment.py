@@ -47,7 +47,6 @@ def local(endpoint: str) -> dict[str, str]:
         "AWS_SHARED_CREDENTIALS_FILE": str(here / "credentials"),
         "AWS_DATA_PATH": str(here / "waiters"),
         "AWS_EC2_METADATA_DISABLED": "true",
-        "BOTO_DISABLE_COMMONNAME": "true",  # or `aws sqs` would go to queue.amazonaws.com
         "AWS_MAX_ATTEMPTS": "2",  # a cloud that is stopped does not come back by asking
         "AWS_PAGER": "",
     }

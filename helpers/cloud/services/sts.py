@@ -91,12 +91,13 @@ def assume(role_arn: str, service: str, name: str = "") -> tuple[str, str, str]:
 
     Args:
         role_arn: the role.
-        service: who wants to be it: ``lambda``, that is ``lambda.amazonaws.com``.
+        service: who wants to be it: ``lambda.amazonaws.com``, or ``lambda`` for short.
         name: the session's name (for EC2 the instance's id); the service's if empty.
 
     Raises:
         Refusal: the role's trust policy does not name the service, or there is no such role.
     """
+    service = service.removesuffix(".amazonaws.com")
     who = f"{service}.amazonaws.com"
     context = {"aws:sourceaccount": ACCOUNT, "aws:securetransport": "true"}
     facts = ("sts:AssumeRole", role_arn, context, {who})
