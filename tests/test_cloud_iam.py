@@ -324,6 +324,140 @@ def test_denied_until_allowed(things, user, service, call, arguments, command, a
         assert f"{action} on resource: " in refused(code, run, **arguments)
 
 
+# Calls that change something; when they are denied, nothing of this has to exist.
+CHANGES = [
+    ("lambda", "invoke", {"FunctionName": "f"}, "lambda:InvokeFunction", "function:f"),
+    ("lambda", "delete_function", {"FunctionName": "f"}, "lambda:DeleteFunction", "function:f"),
+    ("eks", "describe_cluster", {"name": "c"}, "eks:DescribeCluster", "cluster/c"),
+    (
+        "eks",
+        "create_nodegroup",
+        {
+            "clusterName": "c",
+            "nodegroupName": "n",
+            "subnets": ["subnet-1"],
+            "nodeRole": f"arn:aws:iam::{ACCOUNT}:role/node",
+        },
+        "eks:CreateNodegroup",
+        "cluster/c",
+    ),
+    (
+        "eks",
+        "delete_nodegroup",
+        {"clusterName": "c", "nodegroupName": "n"},
+        "eks:DeleteNodegroup",
+        "nodegroup/c/n/*",
+    ),
+    ("codebuild", "start_build", {"projectName": "p"}, "codebuild:StartBuild", "project/p"),
+    ("codebuild", "batch_get_builds", {"ids": ["p:1"]}, "codebuild:BatchGetBuilds", "project/p"),
+    ("codebuild", "stop_build", {"id": "p:1"}, "codebuild:StopBuild", "project/p"),
+    (
+        "codepipeline",
+        "start_pipeline_execution",
+        {"name": "p"},
+        "codepipeline:StartPipelineExecution",
+        "p",
+    ),
+    (
+        "codepipeline",
+        "put_approval_result",
+        {
+            "pipelineName": "p",
+            "stageName": "s",
+            "actionName": "a",
+            "result": {"summary": "", "status": "Approved"},
+            "token": "1" * 8 + "-1111-1111-1111-" + "1" * 12,
+        },
+        "codepipeline:PutApprovalResult",
+        "p/s/a",
+    ),
+    (
+        "cloudformation",
+        "create_stack",
+        {"StackName": "s", "TemplateBody": "{}"},
+        "cloudformation:CreateStack",
+        "stack/s/*",
+    ),
+    ("ssm", "put_parameter", {"Name": "p", "Value": "v"}, "ssm:PutParameter", "parameter/p"),
+    (
+        "events",
+        "put_targets",
+        {"Rule": "r", "Targets": [{"Id": "1", "Arn": "a"}]},
+        "events:PutTargets",
+        "rule/r",
+    ),
+    ("ecr", "delete_repository", {"repositoryName": "it"}, "ecr:DeleteRepository", "repository/it"),
+    (
+        "ec2",
+        "terminate_instances",
+        {"InstanceIds": ["i-1"]},
+        "ec2:TerminateInstances",
+        "instance/i-1",
+    ),
+    (
+        "ec2",
+        "attach_volume",
+        {"VolumeId": "vol-1", "InstanceId": "i-1", "Device": "/dev/sdf"},
+        "ec2:AttachVolume",
+        "instance/i-1",
+    ),
+    ("ec2", "create_vpc", {"CidrBlock": "10.0.0.0/16"}, "ec2:CreateVpc", "vpc/*"),
+    ("ec2", "delete_subnet", {"SubnetId": "subnet-1"}, "ec2:DeleteSubnet", "subnet/subnet-1"),
+    ("iam", "create_user", {"UserName": "n", "Path": "/a/"}, "iam:CreateUser", "user/a/n"),
+    ("iam", "delete_role", {"RoleName": "r"}, "iam:DeleteRole", "role/r"),
+    (
+        "iam",
+        "add_user_to_group",
+        {"GroupName": "g", "UserName": "n"},
+        "iam:AddUserToGroup",
+        "group/g",
+    ),
+    (
+        "iam",
+        "create_policy",
+        {"PolicyName": "p", "PolicyDocument": "{}"},
+        "iam:CreatePolicy",
+        "policy/p",
+    ),
+    ("iam", "list_access_keys", {}, "iam:ListAccessKeys", "user/{name}"),
+    ("s3", "create_bucket", {"Bucket": "new-one"}, "s3:CreateBucket", "new-one"),
+    (
+        "sts",
+        "assume_role",
+        {"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/r", "RoleSessionName": "me"},
+        "sts:AssumeRole",
+        "role/r",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def nobody(aws):
+    return User("nobody-may-do-that")
+
+
+@pytest.mark.parametrize(
+    ("service", "call", "arguments", "action", "resource"), CHANGES, ids=[row[3] for row in CHANGES]
+)
+def test_the_resource_of_a_change(nobody, service, call, arguments, action, resource):
+    with pytest.raises(ClientError) as problem:
+        getattr(nobody.client(service), call)(**arguments)
+    said = problem.value.response["Error"]["Message"]
+    place = {"s3": "s3:::", "iam": f"iam::{ACCOUNT}:", "sts": f"iam::{ACCOUNT}:"}
+    arn = f"arn:aws:{place.get(service, f'{service}:{HERE}:')}{resource.format(name=nobody.name)}"
+    wanted = f"{action} on resource: {arn}".replace('"', "")
+    assert f"{wanted} " in said.replace('"', "") + " "
+
+
+def test_what_is_not_here_is_refused(user):
+    refused("NotImplemented", boto3.client("sts").get_session_token)
+    web = {"RoleSessionName": "me", "WebIdentityToken": "xxxx"}
+    web["RoleArn"] = f"arn:aws:iam::{ACCOUNT}:role/r"
+    refused("NotImplemented", boto3.client("sts").assume_role_with_web_identity, **web)
+    boundary = {"PermissionsBoundary": "arn:aws:iam::aws:policy/ReadOnlyAccess"}
+    refused("NotImplemented", boto3.client("iam").create_user, UserName="no", **boundary)
+
+
 def test_s3_says_it_word_by_word(things, user):
     s3 = user.client("s3")
     who = f"User: {user.arn} is not authorized to perform: "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 
 from botocore.exceptions import UnknownServiceError
 from botocore.model import OperationNotFoundError
@@ -62,7 +61,8 @@ KINDS = """acl:network-acl ami:image eipalloc:elastic-ip eni:network-interface i
     igw:internet-gateway key:key-pair lt:launch-template nat:natgateway rtb:route-table
     sg:security-group snap:snapshot subnet:subnet vol:volume vpc:vpc"""
 IDS = dict(pair.split(":") for pair in KINDS.split())
-ELSEWHERE = {"IpPermissions", "GatewayId", "NatGatewayId", "UserData", "Filters"}  # not acted on
+# Parameters with ids of what is not acted on, or with words that may look like one.
+ELSEWHERE = {"IpPermissions", "GatewayId", "NatGatewayId", "UserData", "Filters", "Tags"}
 ROOT = {ACCOUNT, f"arn:aws:iam::{ACCOUNT}:root"}
 ROOT_MAY = {"s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"}
 
@@ -144,7 +144,6 @@ def needs(call: Call) -> list[Need]:
         Refusal: the body of the request cannot be read.
     """
     region = {"aws:requestedregion": call.credential.split("/")[2] if call.credential else ""}
-    region["aws:currenttime"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if call.service == "s3":
         from helpers.cloud.services import s3
 
@@ -252,7 +251,7 @@ def _ec2(call: Call, parameters: dict, _: dict, arn: str) -> list[str]:
         return ["*"]
     found = []
     for key, value in _walk(parameters):
-        begin = re.fullmatch(r"([a-z]+)-\w+", str(value))
+        begin = re.fullmatch(r"([a-z]+)-[0-9a-f]+", str(value))
         if begin and begin[1] in IDS:
             kind = IDS[begin[1]]
             owner = arn.replace(ACCOUNT, "") if kind in ("image", "snapshot") else arn

@@ -127,6 +127,7 @@ def caller(key: str) -> tuple[str, set[str], dict[str, str]]:
         Its ARN; the names by which a resource's policy may mean it; and what conditions ask.
     """
     context = {"aws:securetransport": "true", "aws:sourceip": "127.0.0.1"}
+    context["aws:currenttime"] = f"{utcnow().isoformat(timespec='seconds')}Z"
     if key == "anonymous":
         return key, set(), context | {"aws:principaltype": "Anonymous"}
     user_id, arn, account = sts_backends[ACCOUNT]["aws"].get_caller_identity(key, REGION)
