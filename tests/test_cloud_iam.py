@@ -419,6 +419,13 @@ CHANGES = [
         "iam:CreatePolicy",
         "policy/p",
     ),
+    (
+        "logs",
+        "get_log_events",
+        {"logGroupIdentifier": "g", "logStreamName": "s"},
+        "logs:GetLogEvents",
+        "log-group:*:log-stream:s",
+    ),
     ("iam", "list_access_keys", {}, "iam:ListAccessKeys", "user/{name}"),
     ("s3", "create_bucket", {"Bucket": "new-one"}, "s3:CreateBucket", "new-one"),
     (
@@ -759,7 +766,13 @@ def test_an_instance_takes_all_that_it_is_made_of(user, things, iam):
     trust = trusting(Service="ec2.amazonaws.com")
     role = iam.create_role(RoleName="web", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
     iam.create_instance_profile(InstanceProfileName="web")
-    iam.add_role_to_instance_profile(InstanceProfileName="web", RoleName="web")
+    to = {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
+    put = {"InstanceProfileName": "web", "RoleName": "web"}
+    user.may(allow("iam:AddRoleToInstanceProfile"))
+    said = refused("AccessDenied", user.client("iam").add_role_to_instance_profile, **put)
+    assert f"iam:PassRole on resource: {role}" in said
+    user.may(allow("iam:AddRoleToInstanceProfile"), allow("iam:PassRole", role, Condition=to))
+    user.client("iam").add_role_to_instance_profile(**put)
     run |= {"IamInstanceProfile": {"Name": "web"}, "DryRun": True, "InstanceType": "t3.micro"}
     parts = [
         f"arn:aws:ec2:{HERE}:instance/*",

@@ -174,7 +174,7 @@ def needs(call: Call) -> list[Need]:
         created = {"ec2:createaction": call.operation}
         kind = f"{arn}{one.get('ResourceType')}/*"
         wanted.append(("ec2:CreateTags", kind, region | asked | created))
-    to = {"iam:passedtoservice": f"{prefix}.amazonaws.com"}
+    to = {"iam:passedtoservice": f"{'ec2' if prefix == 'iam' else prefix}.amazonaws.com"}
     return wanted + [("iam:PassRole", role, region | to) for role in _passed(call, parameters)]
 
 
@@ -213,9 +213,10 @@ def _resources(call: Call, parameters: dict, members: dict, arn: str) -> list[st
         values = [str(one) for one in policies.listed(given.get(name))]
         if values:
             return [_arn(call.service, arn, template, one, given) for one in values]
-    for _, value in _walk(parameters):
-        if isinstance(value, str) and value.startswith(":".join(arn.split(":")[:3])):
-            return [value]
+    begin = ":".join(arn.split(":")[:3])
+    own = [(key, one) for key, one in _walk(parameters) if str(one).startswith(begin)]
+    if own:
+        return [one for key, one in own if key == own[0][0]]
     if call.service == "iam" and (kind := re.fullmatch("List(User|Group|Role)s", call.operation)):
         return [f"{arn}{kind[1].lower()}{given.get('PathPrefix') or '/'}"]
     if call.service == "iam" and "UserName" in members:  # whoever calls
@@ -241,8 +242,9 @@ def _arn(service: str, arn: str, template: str, value: str, given: dict) -> str:
     elif service == "codebuild":  # a build's id begins with its project's name
         value = value.split(":")[0]
     elif service == "ssm":
-        value = value.lstrip("/")
-    return arn + template.format(value, **given)
+        value = value.strip("/")
+    others = dict.fromkeys(re.findall(r"{(\w+)}", template), "*")
+    return arn + template.format(value, **(others | given))
 
 
 def _ec2(call: Call, parameters: dict, _: dict, arn: str) -> list[str]:
@@ -279,7 +281,7 @@ def _passed(call: Call, parameters: dict) -> Iterator[str]:
     from helpers.cloud.services import iam
 
     if call.name == "iam:AddRoleToInstanceProfile":
-        yield iam.find("role", parameters["RoleName"]) or f"arn:aws:iam::{ACCOUNT}:role/*"
+        yield iam.find("role", parameters.get("RoleName", "")) or f"arn:aws:iam::{ACCOUNT}:role/*"
     if call.service in ("iam", "sts"):
         return
     for key, value in _walk(parameters):
@@ -305,6 +307,8 @@ def _walk(value, key: str = "") -> Iterator[tuple[str, object]]:
 def _tags(value) -> Iterator[tuple[str, str]]:
     """Yield the tags in a list of them (however deep), or in a mapping."""
     for one in policies.listed(value):
+        if not isinstance(one, dict):
+            continue
         named = {name.lower(): inner for name, inner in one.items()}
         if "key" in named:
             yield named["key"], named.get("value", "")

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
+from helpers import ledger
 from helpers.cloud import environment
 
 
@@ -16,10 +17,9 @@ def note(key: str, needs: list[tuple[str, str]]) -> None:
     """Note what an allowed call has needed: actions and the ARNs of their resources."""
     lines = "".join(json.dumps([key, action, resource]) + "\n" for action, resource in needs)
     flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
-    log = os.open(environment.folder() / "permissions.log", flags, 0o600)
-    try:
+    with contextlib.suppress(FileNotFoundError):  # the folder goes before the cloud does
+        log = os.open(ledger.home() / "cloud/permissions.log", flags, 0o600)
         os.write(log, lines.encode())
-    finally:
         os.close(log)
 
 
