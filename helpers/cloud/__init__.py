@@ -17,6 +17,7 @@ be the caller's (``signatures``); ``policies.verdict`` reads policies, and ``sts
 it is.
 """
 
+from helpers.cloud.costs import bill
 from helpers.cloud.local import Cloud, CloudError, running, start, use
 
-__all__ = ["Cloud", "CloudError", "running", "start", "use"]
+__all__ = ["Cloud", "CloudError", "bill", "running", "start", "use"]
