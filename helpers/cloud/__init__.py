@@ -12,12 +12,13 @@ use of the service (``extensions``), and there
   for what the course does not have: both are answered in the format of the service's protocol;
 - starts processes and machines through the ledger: they end when the cloud does.
 
-``services/sts.py`` is the smallest example. A check gets a ``calls.Call``, whose key has proved to
+``services/s3.py`` is an example. A check gets a ``calls.Call``, whose key has proved to
 be the caller's (``signatures``) and whose policies allow it (``permissions``); ``policies.verdict``
 reads policies, ``sts.caller`` says who it is, and ``sts.assume`` lets a service be a role.
 """
 
+from helpers.cloud.costs import bill
 from helpers.cloud.local import Cloud, CloudError, running, start, use
 from helpers.cloud.recorder import recorded
 
-__all__ = ["Cloud", "CloudError", "recorded", "running", "start", "use"]
+__all__ = ["Cloud", "CloudError", "bill", "recorded", "running", "start", "use"]
