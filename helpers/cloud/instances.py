@@ -3,8 +3,8 @@
 What is not there: the guests' network is user-mode networking, so instances reach neither each
 other nor the Internet, and a private address is only a number; there is no instance metadata at
 169.254.169.254. The root file system is kept in memory while an instance runs, and on disk while
-it is stopped; a machine that dies, or is switched off from inside (``poweroff -f``), loses what
-was written since its start. ``ec2-user`` is the root user under another name.
+it is stopped; a machine that dies loses what was written since its start. ``ec2-user`` is the
+root user under another name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import copy
 import gzip
 import ipaddress
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from moto.ec2.models import instances
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from helpers import ledger, machine, vm
+from helpers.cloud import environment
 from helpers.cloud.calls import Refusal
 from helpers.vm import initramfs, kernel
 
@@ -46,7 +48,7 @@ USER_DATA = "var/lib/cloud/user-data"
 KEYS = "home/ec2-user/.ssh/authorized_keys"
 # All files of the image are of 1970, so what is newer than one of them has changed; a list of all
 # names tells what was removed. Both are on the disk when the machine stops.
-SAVE = """
+SAVE = """#!/bin/sh
 kill -TERM -1
 for turn in $(seq 30); do
     left=
@@ -58,7 +60,8 @@ for turn in $(seq 30); do
 done
 cd /
 find . -xdev ! -path './run/*' > .names
-find . -xdev -newer init ! -path './run/*' | cpio -o -H newc | tee /dev/vda | wc -c
+find . -xdev -newer init ! -path './run/*' | cpio -o -H newc | tee /dev/vda | wc -c |
+    sed 's/^/saved bytes: /'
 sync
 """
 START = """
@@ -77,6 +80,7 @@ cd /root
 {{ {run}; }} 2>&1 | tee /var/log/cloud-init-output.log
 """
 RUN = '/{user_data}; echo "user data ended with status $?"'
+LOST = "What was written to its root file system since it was started is lost."
 REFUSED = (
     "echo 'The user data was not run: only scripts are, whose first line begins with #!"
     " (cloud-config is not read here).'"
@@ -205,7 +209,7 @@ class Instance(instances.Instance):
             cpus=real[0],
             memory=real[1],
             ports=(),
-            files=None if self.disk else self._first_files(),
+            files={"save": SAVE.encode()} | ({} if self.disk else self._first_files()),
             command=START.format(keys=KEYS, first="" if self.disk else self._first_commands()),
             disk_mb=DISK,
             address=self.public_ip or vm.Settings.address,
@@ -262,17 +266,19 @@ class Instance(instances.Instance):
     def _save(self) -> None:
         """End what runs in it and keep its files; like pulling the plug if it does not answer."""
         try:
-            said = self.vm.run(SAVE, timeout=600, check=True).stdout
+            self._keep(self.vm.run("exec /save", timeout=600, check=True).stdout)
         except (vm.VMError, subprocess.CalledProcessError) as problem:
-            self.note(f"It did not shut down, and was switched off: {problem}")
-            return
+            self.note(f"It did not shut down, and was switched off: {problem} {LOST}")
+
+    def _keep(self, said: str) -> None:
+        """Keep the root file system that the machine has saved, as it says."""
+        size = int(re.findall(r"^saved bytes: (\d+)$", said, re.M)[-1])
         if not self.disk:
-            self.disk = ledger.home() / "ec2" / f"{self.id}.cpio"
-            self.disk.parent.mkdir(exist_ok=True)
+            self.disk = environment.folder() / f"{self.id}.cpio"
             ledger.record("files", f"root file system of {self.id}", path=str(self.disk))
         shutil.copyfile(initramfs.image(self.image, kernel.default()), self.disk)
         with open(self.vm.folder / "disk.raw", "rb") as changes, open(self.disk, "ab") as disk:
-            disk.write(changes.read(int(said)))
+            disk.write(changes.read(size))
             disk.write(bytes(-disk.tell() % 512))
 
     def _forget_disk(self) -> None:
@@ -307,10 +313,17 @@ class Instance(instances.Instance):
         return False
 
     def _died(self) -> None:
-        last = (self.vm.console().strip().splitlines() or ["nothing"])[-1]
-        itself = "reboot: " in last or "System halted" in last
+        text = self.vm.console()
+        last = (text.strip().splitlines() or ["nothing"])[-1]
+        itself = "reboot: " in last
+        if itself and "saved bytes: " in text:
+            self._keep(text)
+        else:
+            self.note(LOST)
         self._unplug()
-        self.note("What was written to the root file system since the last start is lost.")
+        if "reboot: Restarting" in last:
+            self.launch()
+            return
         ends = itself and self.instance_initiated_shutdown_behavior == "terminate"
         if ends:
             self._forget_disk()

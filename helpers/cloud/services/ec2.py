@@ -183,9 +183,14 @@ class Backend(EC2Backend):
                 ):
                     vpc = self.get_subnet(subnet).vpc_id
                 kwargs["security_group_ids"] = [self.get_default_security_group(vpc).id]
-            reservation = super().run_instances(
-                named["ImageId"], count, user_data, security_group_names, **kwargs
-            )
+            try:
+                reservation = super().run_instances(
+                    named["ImageId"], count, user_data, security_group_names, **kwargs
+                )
+            except Exception:  # moto has a reservation already
+                for one in [one for one in self.all_reservations() if not one.instances]:
+                    del self.reservations[one.id]
+                raise
             self._tokens[token] = reservation
         profile = template.get("IamInstanceProfile")
         for instance in reservation.instances:
@@ -284,6 +289,8 @@ def check_type(name: str) -> None:
 
 Instance.images = {ami: image for ami, (image, *_) in AMIS.items()}
 instances.Instance = Instance
+_name = interfaces.generate_dns_from_ip
+interfaces.generate_dns_from_ip = lambda ip, *kind: ip if ip[:4] == "127." else _name(ip, *kind)
 interfaces.random_public_ip = elastic_ip_addresses.random_ip = free_address
 ec2_backends.backend = Backend
 calls.CHECKS.append(check)
