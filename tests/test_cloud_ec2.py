@@ -323,6 +323,8 @@ def test_files_survive_a_reboot_and_a_stop_and_user_data_runs_once(ec2, web):
     guest = machine_of(one)
     guest.run("echo kept > '/root/a file'; rm /bin/vi; sleep 300 &", check=True)
     before = address(ec2, one)
+    (root,) = facts(ec2, one)["BlockDeviceMappings"]
+    assert root["DeviceName"] == facts(ec2, one)["RootDeviceName"] == "/dev/xvda"
     ec2.reboot_instances(InstanceIds=[one])
     assert state(ec2, one) == "running"
     until(lambda: any(other.name == one and other.pid != guest.pid for other in vm.running()))
@@ -397,6 +399,9 @@ def test_user_data_that_is_no_script_or_fails_says_so_and_nothing_is_left(ec2):
     terminate(ec2, *found)
     assert not any(folder.exists() for folder in folders)
     assert not {entry.name.split()[-1] for entry in ledger.entries()} & set(found)
+    attached = [{"Name": "attachment.instance-id", "Values": found}]
+    assert ec2.describe_volumes(Filters=attached)["Volumes"] == []
+    assert ec2.describe_network_interfaces(Filters=attached)["NetworkInterfaces"] == []
     assert facts(ec2, broken)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
     refused("IncorrectInstanceState", ec2.start_instances, InstanceIds=[broken])
 

@@ -122,13 +122,22 @@ class Instance(instances.Instance):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.image = self.images[self.image_id]
-        self.security_groups = list(self.nics[0].group_set)
+        nic, spec = self.nics[0], (kwargs.get("nics") or [{}])[0]
+        self.security_groups = list(dict.fromkeys([*self.security_groups, *nic._group_set]))
+        if "NetworkInterfaceId" not in spec:
+            nic.delete_on_termination = spec.get("DeleteOnTermination", True)
         self.vm: vm.VM | None = None
         self.disk: Path | None = None
         self._process: psutil.Process | None = None
         self._log = ""
-        self._lock = threading.RLock()  # held while the machine starts or stops
+        self._lock = threading.RLock()  # for whoever has to do with the machine
+        self._restarts = False  # it is told to be running, but has no machine just now
         self._become("pending")
+
+    def setup_defaults(self) -> None:
+        """Give it a root volume, under the name that its image has for it."""
+        volume = self.ec2_backend.create_volume(size=8, zone_name=self.availability_zone)
+        self.ec2_backend.attach_volume(volume.id, self.id, self.root_device_name, True)
 
     def _become(self, state: str, code: str = "", message: str = "") -> None:
         self._state = instances.InstanceState(state, CODES[state])
@@ -169,6 +178,7 @@ class Instance(instances.Instance):
     def reboot(self) -> None:
         """Shut it down and start it again; it keeps its address and its files."""
         self._must_be("running", "rebooted")
+        self._restarts = True
         threading.Thread(target=self._reboot, daemon=True).start()
 
     def terminate(self) -> instances.InstanceState:
@@ -190,8 +200,9 @@ class Instance(instances.Instance):
                 self._unplug()
                 self._stopped("stopped" if self.disk else "terminated")
                 self._become(self.state, "Server.InternalError", str(problem))
-                return
-            self._become("running")
+            else:
+                self._become("running")
+            self._restarts = False
         self.look()  # a rule may have come in the last moment
 
     def _start_machine(self) -> None:
@@ -244,7 +255,7 @@ class Instance(instances.Instance):
             if self.state == "running":
                 self._save()
                 self._unplug()
-                self._boot()
+        self._boot()
 
     def _remove(self) -> None:
         with self._lock:
@@ -295,16 +306,14 @@ class Instance(instances.Instance):
 
     def look(self) -> None:
         """Make the record true: whether the machine lives, and which of its ports are open."""
-        if not self._lock.acquire(blocking=False):
+        if self.state != "running" or self._restarts:
             return  # it starts or stops just now, and looks itself
-        try:
+        with self._lock:
             if self.vm and not self._lives():
                 self._died()
             elif self.vm:
                 with contextlib.suppress(vm.VMError):  # it dies just now
                     self._publish()
-        finally:
-            self._lock.release()
 
     def _lives(self) -> bool:
         with contextlib.suppress(psutil.Error):
@@ -322,6 +331,7 @@ class Instance(instances.Instance):
             self.note(LOST)
         self._unplug()
         if "reboot: Restarting" in last:
+            self._restarts = True
             self.launch()
             return
         ends = itself and self.instance_initiated_shutdown_behavior == "terminate"
@@ -405,14 +415,11 @@ class Instance(instances.Instance):
         """What the status check finds: whether its userspace answers."""
         if self.state != "running":
             return {"Status": "not-applicable"}
-        if not self._lock.acquire(blocking=False):
+        if self._restarts:
             return _status("initializing", "initializing")
-        try:
-            answers = self.vm.run("true", timeout=5).returncode == 0
-        except vm.VMError:
-            answers = False
-        finally:
-            self._lock.release()
+        answers = False
+        with self._lock, contextlib.suppress(vm.VMError):
+            answers = self.vm is not None and self.vm.run("true", timeout=5).returncode == 0
         return _status("ok", "passed") if answers else _status("impaired", "failed")
 
 

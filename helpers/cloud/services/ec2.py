@@ -175,8 +175,9 @@ class Backend(EC2Backend):
             self._check_launch(named, kwargs)
             groups = [*security_group_names, *kwargs.get("security_group_ids", [])]
             groups += [one for nic in kwargs["nics"] for one in nic.get("Groups", [])]
+            groups += template.get("SecurityGroupIds", []) + template.get("SecurityGroups", [])
             self._check_groups(groups)
-            if not groups and not template.keys() & {"SecurityGroupIds", "SecurityGroups"}:
+            if not groups:
                 vpc = self.default_vpc.id
                 if subnet := kwargs.get("subnet_id") or next(
                     (nic["SubnetId"] for nic in kwargs["nics"] if "SubnetId" in nic), None
@@ -217,7 +218,7 @@ class Backend(EC2Backend):
             raise NotImplementedError("there is no spot market")
         if str((kwargs.get("hibernation_options") or {}).get("Configured")).lower() == "true":
             raise NotImplementedError("an instance's memory is not kept")
-        for one in kwargs.get("block_device_mappings") or []:
+        for one in kwargs.get("block_device_mappings") or named.get("BlockDeviceMappings", []):
             if one["DeviceName"] not in (ROOT_DEVICE, "/dev/sda1"):
                 raise NotImplementedError("an instance has its root volume only")
         if most_memory() < LEAST_MEMORY:
