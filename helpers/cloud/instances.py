@@ -246,7 +246,8 @@ class Instance(instances.Instance):
 
     def _shut_down(self) -> None:
         with self._lock:
-            self._save()
+            if self.vm:  # there is none in the middle of a reboot
+                self._save()
             self._unplug()
             self._stopped()
 
@@ -274,11 +275,13 @@ class Instance(instances.Instance):
 
     # --- The machine
 
-    def _save(self) -> None:
-        """End what runs in it and keep its files; like pulling the plug if it does not answer."""
+    def _save(self, said: str = "") -> None:
+        """Let it end what runs and save its files, if it has not done so, and keep them."""
         try:
-            self._keep(self.vm.run("exec /save", timeout=600, check=True).stdout)
-        except (vm.VMError, subprocess.CalledProcessError) as problem:
+            self._keep(said or self.vm.run("exec /save", timeout=600, check=True).stdout)
+        except (vm.VMError, subprocess.CalledProcessError, OSError) as problem:
+            if isinstance(problem, OSError):  # as when the disk is full: it is half written
+                self._forget_disk()
             self.note(f"It did not shut down, and was switched off: {problem} {LOST}")
 
     def _keep(self, said: str) -> None:
@@ -326,7 +329,7 @@ class Instance(instances.Instance):
         last = (text.strip().splitlines() or ["nothing"])[-1]
         itself = "reboot: " in last
         if itself and "saved bytes: " in text:
-            self._keep(text)
+            self._save(text)
         else:
             self.note(LOST)
         self._unplug()
