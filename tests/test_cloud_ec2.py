@@ -408,6 +408,16 @@ def test_user_data_that_is_no_script_or_fails_says_so_and_nothing_is_left(ec2):
     refused("IncorrectInstanceState", ec2.start_instances, InstanceIds=[broken])
 
 
+def test_one_that_is_terminated_while_it_boots_never_runs(ec2):
+    (one,) = launch(ec2, wait=False)
+    until(lambda: one in [other.name for other in vm.running()])
+    ec2.terminate_instances(InstanceIds=[one])
+    seen = []
+    until(lambda: seen.append(state(ec2, one)) or seen[-1] == "terminated")
+    assert set(seen) <= {"shutting-down", "terminated"}
+    assert one not in [other.name for other in vm.running()]
+
+
 def test_a_launch_that_fails_says_why(home, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")  # where no QEMU is
     cloud.start()

@@ -192,7 +192,7 @@ class Instance(instances.Instance):
     def _boot(self) -> None:
         with self._lock:
             if self.state not in ("pending", "running"):
-                return  # it was terminated meanwhile
+                return
             try:
                 self._start_machine()
                 self._publish()
@@ -201,7 +201,8 @@ class Instance(instances.Instance):
                 self._stopped("stopped" if self.disk else "terminated")
                 self._become(self.state, "Server.InternalError", str(problem))
             else:
-                self._become("running")
+                if self.state == "pending":  # and not terminated meanwhile
+                    self._become("running")
             self._restarts = False
         self.look()  # a rule may have come in the last moment
 
@@ -262,7 +263,8 @@ class Instance(instances.Instance):
         with self._lock:
             self._unplug()
             self._forget_disk()
-            super().terminate()
+            if self.state != "terminated":  # as when it did not boot
+                super().terminate()
 
     def _stopped(self, state: str = "stopped") -> None:
         (super().stop if state == "stopped" else super().terminate)()
