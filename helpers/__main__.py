@@ -147,7 +147,8 @@ def prepare(options: argparse.Namespace) -> int:
 
     for kernel in vm.kernels():
         initramfs.image("busybox", kernel)
-    initramfs.image("python", vm.kernels()[0])
+    for name in ("python", "server"):
+        initramfs.image(name, vm.kernels()[0])
     bench.binary()
     registries.program()
     address = machine.docker_socket()

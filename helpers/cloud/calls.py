@@ -19,6 +19,7 @@ from pathlib import Path
 
 from botocore.exceptions import UnknownServiceError
 from botocore.model import OperationNotFoundError
+from moto.backends import get_backend
 from moto.core.exceptions import ServiceException
 from moto.core.model import OperationModel
 from moto.core.request import Request, determine_request_protocol
@@ -164,6 +165,8 @@ class Dispatcher(DomainDispatcherApplication):
         missing = "" if call.backend else ", nor anything of this service"
         log = self.folder / "requests.log"
         try:
+            if call.backend:
+                get_backend(call.backend)  # so that the first call too meets what is ours
             extensions.load()
             for check in CHECKS:
                 check(call)

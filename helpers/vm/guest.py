@@ -44,6 +44,7 @@ class Settings:
         preallocate: whether the host sets the memory aside at once.
         ram: path of a saved memory to start from, or empty.
         guest_command: program of this machine that answers connections to 10.0.2.100 port 1.
+        address: the loopback address of this machine on which ports are published.
     """
 
     name: str
@@ -59,13 +60,14 @@ class Settings:
     preallocate: bool = False
     ram: str = ""
     guest_command: str = ""
+    address: str = "127.0.0.1"
 
     def command(self, memory_file: str) -> list[str]:
         """Return the QEMU command line; paths are relative to the machine's folder."""
         accelerator = self.accelerator + (",tb-size=256" if self.accelerator == "tcg" else "")
         network = "user,id=net" + ("" if self.outbound else ",restrict=on")
         for guest, host in self.ports.items():
-            network += f",hostfwd=tcp:127.0.0.1:{host}-:{guest}"
+            network += f",hostfwd=tcp:{self.address}:{host}-:{guest}"
         if self.guest_command:  # a comma ends an option, two are one
             answer = self.guest_command.replace(",", ",,")
             network += f",guestfwd=tcp:10.0.2.100:1-cmd:{answer}"
@@ -187,7 +189,7 @@ class VM:
 
     def url(self, port: int = 80) -> str:
         """Return the address at which a published port of the guest answers on this machine."""
-        return f"http://127.0.0.1:{self.settings.ports[port]}"
+        return f"http://{self.settings.address}:{self.settings.ports[port]}"
 
     def publish(self, port: int, host_port: int = 0) -> int:
         """Forward a port of this machine's loopback to one of the guest and return it.
@@ -196,12 +198,20 @@ class VM:
             VMError: the port is in use.
         """
         with self.monitor() as monitor:
-            answer = monitor.human(f"hostfwd_add net tcp:127.0.0.1:{host_port}-:{port}")
+            here = self.settings.address
+            answer = monitor.human(f"hostfwd_add net tcp:{here}:{host_port}-:{port}")
             if answer.strip():
                 raise VMError(_port_taken(host_port))
             self.settings.ports[port] = _forwards(monitor)[port]
         self._save()
         return self.settings.ports[port]
+
+    def unpublish(self, port: int) -> None:
+        """Stop forwarding to a published port of the guest; a connection to it is refused."""
+        with self.monitor() as monitor:
+            host_port = self.settings.ports.pop(port)
+            monitor.human(f"hostfwd_remove net tcp:{self.settings.address}:{host_port}")
+        self._save()
 
     def console(self) -> str:
         """Return what the guest has written to its console so far."""
@@ -358,6 +368,7 @@ class Snapshot:
         settings.ram = str(self.folder / "ram")
         settings.initrd = str(self.folder / "initrd")
         settings.guest_command = guest_command
+        settings.address = Settings.address
         return _start(settings, restore_from=self.folder)
 
     def delete(self) -> None:
@@ -397,12 +408,13 @@ def boot(
     report_free_pages: bool = False,
     preallocate: bool = False,
     guest_command: str = "",
+    address: str = Settings.address,
 ) -> VM:
     """Boot a virtual machine and return it once its userspace answers.
 
     Args:
-        image: ``busybox`` (a shell and its tools), ``python`` (these and Python), or the path of
-            an initramfs.
+        image: ``busybox`` (a shell and its tools), ``python`` (these and Python), ``server``
+            (these, bash and an SSH server), or the path of an initramfs.
         memory: MB of RAM; it needs no more than that of the host, and takes it as it is touched.
         cpus: number of virtual processors.
         kernel: one of ``vm.kernels()``; the first if left out.
@@ -418,6 +430,7 @@ def boot(
         preallocate: set all memory aside on the host from the start.
         guest_command: program of this machine that answers the guest's connections to 10.0.2.100
             port 1, one process each.
+        address: the loopback address of this machine on which ports are published.
 
     Raises:
         VMError: QEMU is missing, the memory does not fit, a port or the name is taken, or the
@@ -444,6 +457,7 @@ def boot(
         report_free_pages=report_free_pages,
         preallocate=preallocate,
         guest_command=guest_command,
+        address=address,
     )
     return _start(settings, files=files, startup=command, disk=disk, disk_mb=disk_mb)
 
@@ -556,7 +570,7 @@ def _raise_if_ended(machine_: VM) -> None:
         return
     said = (machine_.folder / "qemu.log").read_text(errors="replace").strip()
     if "host forwarding" in said:
-        taken = re.search(r"127\.0\.0\.1:(\d+)-", said)
+        taken = re.search(r"127[.\d]+:(\d+)-", said)
         raise VMError(_port_taken(taken.group(1) if taken else "asked for"))
     if said:
         last = re.sub(r"^\S*qemu-system-\S+: ", "", said.splitlines()[-1])

@@ -17,7 +17,11 @@ from helpers.vm.kernel import DEVICES, Kernel
 GUEST = Path(__file__).parent / "guest"  # the scripts that run inside
 
 # What an image holds beside busybox: Debian packages, unpacked.
-IMAGES = {"busybox": [], "python": ["python3"]}
+IMAGES = {
+    "busybox": [],
+    "python": ["python3"],
+    "server": ["python3", "bash", "dropbear-bin"],
+}
 
 
 class Archive:
@@ -77,7 +81,7 @@ class Archive:
 
 
 def image(name: str, kernel: Kernel) -> Path:
-    """Return the initramfs of an image (``busybox`` or ``python``) for a kernel, made once.
+    """Return the initramfs of an image (a name in ``IMAGES``) for a kernel, made once.
 
     Raises:
         ValueError: there is no such image.

@@ -1,0 +1,449 @@
+"""An EC2 instance that runs: moto keeps its record, a virtual machine of ours is what it tells of.
+
+What is not there: the guests' network is user-mode networking, so instances reach neither each
+other nor the Internet, and a private address is only a number; there is no instance metadata at
+169.254.169.254. The root file system is kept in memory while an instance runs, and on disk while
+it is stopped; a machine that dies loses what was written since its start. ``ec2-user`` is the
+root user under another name.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copy
+import gzip
+import ipaddress
+import random
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import psutil
+from moto.ec2.models import instances
+from moto.ec2.models.instance_types import INSTANCE_TYPES
+
+from helpers import ledger, machine, vm
+from helpers.cloud import environment
+from helpers.cloud.calls import Refusal
+from helpers.vm import initramfs, kernel
+
+CODES = {
+    "pending": 0,
+    "running": 16,
+    "shutting-down": 32,
+    "terminated": 48,
+    "stopping": 64,
+    "stopped": 80,
+}
+LEARNER = ipaddress.ip_address("127.0.0.1")  # where the learner's browser and curl come from
+MOST_PORTS = 64  # that one rule may open: each is a listening socket on this machine
+LEAST_MEMORY = 256  # MB
+DISK = 4096  # MB
+
+USER_DATA = "var/lib/cloud/user-data"
+KEYS = "home/ec2-user/.ssh/authorized_keys"
+# All files of the image are of 1970, so what is newer than one of them has changed; a list of all
+# names tells what was removed. Both are on the disk when the machine stops.
+SAVE = """#!/bin/sh
+kill -TERM -1
+for turn in $(seq 30); do
+    left=
+    for process in /proc/[0-9]*; do
+        case ${process#/proc/} in 1 | $$) ;; *) [ -e "$process/exe" ] && left=yes ;; esac
+    done
+    [ "$left" ] || break
+    sleep 0.1
+done
+cd /
+find . -xdev ! -path './run/*' > .names
+find . -xdev -newer init ! -path './run/*' | cpio -o -H newc | tee /dev/vda | wc -c |
+    sed 's/^/saved bytes: /'
+sync
+"""
+START = """
+cd /
+if [ -e .names ]; then
+    find . -xdev ! -path './run*' | awk 'NR == FNR {{kept[$0]; next}} !($0 in kept)' .names - |
+        while IFS= read -r name; do rm -rf "$name"; done
+fi
+mkdir -p /etc/dropbear /var/log
+[ -x /usr/sbin/dropbear ] && [ -s /{keys} ] && /usr/sbin/dropbear -R -s
+{first}
+"""
+FIRST = """
+touch /etc/passwd /etc/group /usr/bin/sudo /{keys} /{user_data}
+cd /root
+{{ {run}; }} 2>&1 | tee /var/log/cloud-init-output.log
+"""
+RUN = '/{user_data}; echo "user data ended with status $?"'
+LOST = "What was written to its root file system since it was started is lost."
+REFUSED = (
+    "echo 'The user data was not run: only scripts are, whose first line begins with #!"
+    " (cloud-config is not read here).'"
+)
+
+
+def free_address() -> str:
+    """Return a loopback address of its own for an instance; where there is but one, 127.0.0.1.
+
+    All of 127.0.0.0/8 is loopback on Linux, so that each instance has every port to itself.
+    """
+    parts = [random.SystemRandom().randrange(1, 255) for _ in range(3)]
+    address = "127." + ".".join(map(str, parts))
+    with socket.socket() as trial:
+        try:
+            trial.bind((address, 0))
+            return address
+        except OSError:
+            return "127.0.0.1"
+
+
+def decoded(user_data) -> bytes:
+    """Return user data as the instance gets it: out of base64, and out of gzip."""
+    data = base64.b64decode(str(user_data or ""))
+    return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+
+
+class Instance(instances.Instance):
+    """moto's instance with the machine that it stands for.
+
+    Attributes:
+        image: the image of ``helpers.vm`` that it boots.
+        vm: its machine while there is one.
+        disk: its root file system while it is stopped, once it has been.
+    """
+
+    images: dict[str, str] = {}  # AMI id to image
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.image = self.images[self.image_id]
+        nic, spec = self.nics[0], (kwargs.get("nics") or [{}])[0]
+        self.security_groups = list(dict.fromkeys([*self.security_groups, *nic._group_set]))
+        if "NetworkInterfaceId" not in spec:
+            nic.delete_on_termination = spec.get("DeleteOnTermination", True)
+        self.vm: vm.VM | None = None
+        self.disk: Path | None = None
+        self._process: psutil.Process | None = None
+        self._log = ""
+        self._lock = threading.RLock()  # for whoever has to do with the machine
+        self._restarts = False  # it is told to be running, but has no machine just now
+        self._become("pending")
+
+    def setup_defaults(self) -> None:
+        """Give it a root volume, under the name that its image has for it."""
+        volume = self.ec2_backend.create_volume(size=8, zone_name=self.availability_zone)
+        self.ec2_backend.attach_volume(volume.id, self.id, self.root_device_name, True)
+
+    def _become(self, state: str, code: str = "", message: str = "") -> None:
+        self._state = instances.InstanceState(state, CODES[state])
+        self.state_reason = instances.StateReason(f"{code}: {message}" if code else "", code)
+        self._reason = code
+
+    def _must_be(self, state: str, deed: str) -> None:
+        if self.state != state:
+            text = f"The instance '{self.id}' is not in a state from which it can be {deed}."
+            raise Refusal("IncorrectInstanceState", text)
+
+    # --- What a call asks for: the state changes at once, the machine in a thread
+
+    def launch(self) -> None:
+        """Boot it for the first time."""
+        threading.Thread(target=self._boot, daemon=True).start()
+
+    def start(self) -> instances.InstanceState:
+        """Start it if it is stopped, and return the state before."""
+        before = copy.copy(self._state)
+        if self.state != "running":
+            self._must_be("stopped", "started")
+            super().start()
+            self._keep_elastic_address()
+            self._become("pending")
+            self.launch()
+        return before
+
+    def stop(self) -> instances.InstanceState:
+        """Shut it down, keep its root file system, and return the state before."""
+        before = copy.copy(self._state)
+        if self.state not in ("stopped", "stopping"):
+            self._must_be("running", "stopped")
+            self._become("stopping")
+            threading.Thread(target=self._shut_down, daemon=True).start()
+        return before
+
+    def reboot(self) -> None:
+        """Shut it down and start it again; it keeps its address and its files."""
+        self._must_be("running", "rebooted")
+        self._restarts = True
+        threading.Thread(target=self._reboot, daemon=True).start()
+
+    def terminate(self) -> instances.InstanceState:
+        """Remove the machine and its files, and return the state before."""
+        before = copy.copy(self._state)
+        if self.state not in ("terminated", "shutting-down"):
+            self._become("shutting-down")
+            threading.Thread(target=self._remove, daemon=True).start()
+        return before
+
+    def _boot(self) -> None:
+        with self._lock:
+            if self.state not in ("pending", "running"):
+                return
+            try:
+                self._start_machine()
+                self._publish()
+            except Exception as problem:
+                self._unplug()
+                self._stopped("stopped" if self.disk else "terminated")
+                self._become(self.state, "Server.InternalError", str(problem))
+            else:
+                if self.state == "pending":  # and not terminated meanwhile
+                    self._become("running")
+            self._restarts = False
+        self.look()  # a rule may have come in the last moment
+
+    def _start_machine(self) -> None:
+        facts = INSTANCE_TYPES[self.instance_type]
+        cpus, memory = facts["VCpuInfo"]["DefaultVCpus"], facts["MemoryInfo"]["SizeInMiB"]
+        real = min(cpus, machine.cores()), min(memory, most_memory())
+        if real != (cpus, memory):
+            self.note(
+                f"{self.instance_type} has {cpus} vCPU and {memory} MiB; "
+                f"this machine gives {real[0]} and {real[1]}."
+            )
+        self.vm = vm.boot(
+            self.disk or self.image,
+            name=self.id,
+            cpus=real[0],
+            memory=real[1],
+            ports=(),
+            files={"save": SAVE.encode()} | ({} if self.disk else self._first_files()),
+            command=START.format(keys=KEYS, first="" if self.disk else self._first_commands()),
+            disk_mb=DISK,
+            address=self.public_ip or vm.Settings.address,
+        )
+        self._process = psutil.Process(self.vm.pid)
+
+    def _first_files(self) -> dict[str, bytes]:
+        pair = self.ec2_backend.key_pairs.get(self.key_name)
+        line = "{}:x:0:0::/{}:/bin/sh\n"
+        users = line.format("root", "root") + line.format("ec2-user", "home/ec2-user")
+        return {
+            "etc/passwd": users.encode(),
+            "etc/group": b"root:x:0:\n",
+            "usr/bin/sudo": b'#!/bin/sh\nexec "$@"\n',
+            KEYS: pair.material_public.strip() + b"\n" if pair else b"",
+            USER_DATA: decoded(self.user_data),
+        }
+
+    def _first_commands(self) -> str:
+        data = decoded(self.user_data)
+        run = RUN.format(user_data=USER_DATA) if data.startswith(b"#!") else REFUSED
+        return FIRST.format(keys=KEYS, user_data=USER_DATA, run=run if data.strip() else ":")
+
+    def _shut_down(self) -> None:
+        with self._lock:
+            if self.vm:  # there is none in the middle of a reboot
+                self._save()
+            self._unplug()
+            self._stopped()
+
+    def _reboot(self) -> None:
+        with self._lock:
+            if self.state == "running":
+                self._save()
+                self._unplug()
+        self._boot()
+
+    def _remove(self) -> None:
+        with self._lock:
+            self._unplug()
+            self._forget_disk()
+            if self.state != "terminated":  # as when it did not boot
+                super().terminate()
+
+    def _stopped(self, state: str = "stopped") -> None:
+        (super().stop if state == "stopped" else super().terminate)()
+        self._keep_elastic_address()
+
+    def _keep_elastic_address(self) -> None:
+        for one in self.ec2_backend.addresses:
+            if one.eni is self.nics[0]:
+                self.nics[0].public_ip = one.public_ip
+
+    # --- The machine
+
+    def _save(self, said: str = "") -> None:
+        """Let it end what runs and save its files, if it has not done so, and keep them."""
+        try:
+            self._keep(said or self.vm.run("exec /save", timeout=600, check=True).stdout)
+        except (vm.VMError, subprocess.CalledProcessError, OSError) as problem:
+            if isinstance(problem, OSError):  # as when the disk is full: it is half written
+                self._forget_disk()
+            self.note(f"It did not shut down, and was switched off: {problem} {LOST}")
+
+    def _keep(self, said: str) -> None:
+        """Keep the root file system that the machine has saved, as it says."""
+        size = int(re.findall(r"^saved bytes: (\d+)$", said, re.M)[-1])
+        if not self.disk:
+            self.disk = environment.folder() / f"{self.id}.cpio"
+            ledger.record("files", f"root file system of {self.id}", path=str(self.disk))
+        shutil.copyfile(initramfs.image(self.image, kernel.default()), self.disk)
+        with open(self.vm.folder / "disk.raw", "rb") as changes, open(self.disk, "ab") as disk:
+            disk.write(changes.read(size))
+            disk.write(bytes(-disk.tell() % 512))
+
+    def _forget_disk(self) -> None:
+        for entry in ledger.entries("files"):
+            if entry.facts["path"] == str(self.disk):
+                ledger.stop(entry)
+        self.disk = None
+
+    def _unplug(self) -> None:
+        if self.vm:
+            self._log += self.vm.console()
+            self.vm.stop()
+        self.vm = self._process = None
+
+    def look(self) -> None:
+        """Make the record true: whether the machine lives, and which of its ports are open."""
+        if self.state != "running" or self._restarts:
+            return  # it starts or stops just now, and looks itself
+        with self._lock:
+            if self.vm and not self._lives():
+                self._died()
+            elif self.vm:
+                with contextlib.suppress(vm.VMError):  # it dies just now
+                    self._publish()
+
+    def _lives(self) -> bool:
+        with contextlib.suppress(psutil.Error):
+            if self._process.is_running():
+                return self._process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    def _died(self) -> None:
+        text = self.vm.console()
+        last = (text.strip().splitlines() or ["nothing"])[-1]
+        itself = "reboot: " in last
+        if itself and "saved bytes: " in text:
+            self._save(text)
+        else:
+            self.note(LOST)
+        self._unplug()
+        if "reboot: Restarting" in last:
+            self._restarts = True
+            self.launch()
+            return
+        ends = itself and self.instance_initiated_shutdown_behavior == "terminate"
+        if ends:
+            self._forget_disk()
+        self._stopped("terminated" if ends else "stopped")
+        if itself:
+            self._become(
+                self.state, "Client.InstanceInitiatedShutdown", "Instance initiated shutdown"
+            )
+        else:
+            text = f"The virtual machine ended unexpectedly. Its console ends with: {last}"
+            self._become(self.state, "Server.InternalError", text)
+
+    # --- Its network
+
+    @property
+    def public_dns_name(self) -> str | None:
+        """The address itself: a name that would have to be asked for outside is no use here."""
+        return self.public_ip
+
+    def open_ports(self) -> set[int]:
+        """Return the TCP ports that its security groups open to the learner, if it has a way in."""
+        if not self.public_ip or not self._has_route():
+            return set()
+        rules = [rule for group in self.security_groups for rule in group.ingress_rules]
+        return {port for rule in rules for port in opened(rule)}
+
+    def _has_route(self) -> bool:
+        """Say whether its subnet has a route to an internet gateway (the default VPC has one)."""
+        subnet = self.nics[0].subnet
+        if self.ec2_backend.vpcs[subnet.vpc_id].is_default:
+            return True
+        tables = [t for t in self.ec2_backend.route_tables.values() if t.vpc_id == subnet.vpc_id]
+        own = [table for table in tables if subnet.id in table._associations.values()]
+        return any(
+            route.destination_cidr_block == "0.0.0.0/0" and str(route.gateway_id).startswith("igw-")
+            for table in own or [table for table in tables if table.main_association_id]
+            for route in table.routes
+        )
+
+    def _publish(self) -> None:
+        wanted, settings = self.open_ports(), self.vm.settings
+        moved = self.public_ip and settings.address != self.public_ip
+        for port in list(settings.ports):
+            if moved or port not in wanted:
+                self.vm.unpublish(port)
+                self.ec2_backend.tags[self.id].pop(f"lab:port-{port}", None)
+        settings.address = self.public_ip or settings.address
+        for port in sorted(wanted - set(settings.ports)):
+            self._open(port)
+
+    def _open(self, port: int) -> None:
+        """Publish a port at the same number; where that is not to be had, say at which one."""
+        for host_port in (port, (port + 8000) % 65536, 0):
+            try:
+                here = self.vm.publish(port, host_port)
+                break
+            except vm.VMError:
+                if not host_port:
+                    raise
+        if here != port:
+            place = f"{self.public_ip}:{here}"
+            self.add_tag(f"lab:port-{port}", place)
+            self.note(f"Port {port} of this machine is not to be had; it answers at {place}.")
+
+    # --- What it tells
+
+    def note(self, text: str) -> None:
+        """Write a line of the local cloud's own to the console."""
+        self._log += f"lab: {text}\n"
+
+    @property
+    def console(self) -> str:
+        """The last 64 KB of its console, over all starts."""
+        now = self.vm
+        return (self._log + (now.console() if now else ""))[-65536:]
+
+    @property
+    def instance_status(self) -> dict:
+        """What the status check finds: whether its userspace answers."""
+        if self.state != "running":
+            return {"Status": "not-applicable"}
+        if self._restarts:
+            return _status("initializing", "initializing")
+        answers = False
+        with self._lock, contextlib.suppress(vm.VMError):
+            answers = self.vm is not None and self.vm.run("true", timeout=5).returncode == 0
+        return _status("ok", "passed") if answers else _status("impaired", "failed")
+
+
+def opened(rule) -> range:
+    """Return the TCP ports that a rule of a security group opens to the learner."""
+    cidr = rule.ip_range.get("CidrIp")
+    if not cidr or LEARNER not in ipaddress.ip_network(cidr, strict=False):
+        return range(0)
+    if rule.ip_protocol == "-1":
+        return range(1, 65536)
+    if rule.ip_protocol not in ("tcp", "6"):
+        return range(0)
+    return range(max(1, int(rule.from_port)), int(rule.to_port) + 1)
+
+
+def most_memory() -> int:
+    """Return the MB that one instance may have here: half of what is free, but at most 4096."""
+    return min(machine.facts()["memory_free_mb"] // 2, 4096)
+
+
+def _status(status: str, reachability: str) -> dict:
+    return {"Details": [{"Name": "reachability", "Status": reachability}], "Status": status}
