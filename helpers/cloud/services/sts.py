@@ -43,3 +43,21 @@ def caller(key: str) -> tuple[str, set[str], dict[str, str]]:
     if ":user/" in arn:
         context["aws:username"] = arn.rsplit("/", 1)[1]
     return arn, names, context
+
+
+def assume(role_arn: str, service: str) -> tuple[str, str, str]:
+    """Return temporary credentials of a role for a service of AWS: key, secret and token.
+
+    Args:
+        role_arn: the role.
+        service: who acts in it, as a trust policy names it (``lambda.amazonaws.com``).
+    """
+    session = sts_backends[ACCOUNT]["aws"].assume_role(
+        region_name=REGION,
+        role_session_name=service.split(".")[0],
+        role_arn=role_arn,
+        policy=None,
+        duration=3600,
+        external_id=None,
+    )
+    return session.access_key_id, session.secret_access_key, session.session_token
