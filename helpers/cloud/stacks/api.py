@@ -25,7 +25,7 @@ class _Loader(Loader):
     """Shares with moto what both know about a service, which is much."""
 
     def load_service_model(self, service_name, type_name, api_version=None):
-        if type_name == "service-2":
+        if type_name == "service-2" and service_name != "s3":  # whose model botocore changes
             return get_service_model(service_name)._service_description
         return super().load_service_model(service_name, type_name, api_version)
 
@@ -139,7 +139,8 @@ def explain(problem: Exception) -> str:
     status, request = answer.get("HTTPStatusCode"), answer.get("RequestId", "-")
     return (
         f'Resource handler returned message: "{text} (Operation: {problem.operation_name}, '
-        f'Error Code: {code}, Status Code: {status}, Request ID: {request})" (HandlerErrorCode: {kind})'
+        f"Error Code: {code}, Status Code: {status}, Request ID: {request})"
+        f'" (HandlerErrorCode: {kind})'
     )
 
 
