@@ -372,7 +372,7 @@ def _apply(stack: Stack, wish: Wish, journal: list) -> str:
     Returns:
         What failed, or nothing.
     """
-    stack.tags, updating = wish.tags, bool(stack.resources)
+    stack.tags = wish.tags
     scope, failed, running = stack.scope(wish), [], {}
     active = set(wanted(scope))
     sorter = TopologicalSorter(
@@ -392,7 +392,14 @@ def _apply(stack: Stack, wish: Wish, journal: list) -> str:
                     failed.append(name)
                 sorter.done(name)
     if failed or stack.stopping:
-        return _named("update" if updating else "create", failed)
+        verbs = {name: stack.resources[name].status.split("_")[0].lower() for name in failed}
+        if stack.stopping:
+            return ""
+        return " ".join(
+            _named(verb, [name for name in failed if verbs[name] == verb])
+            for verb in ("create", "update")
+            if verb in verbs.values()
+        )
     try:
         stack.outputs = _outputs(scope)
         for output in stack.outputs:

@@ -81,8 +81,8 @@ def _short(loader: _Loader, name: str, node: yaml.Node):
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
     loader.flatten_mapping(node)
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for key, (where, _) in zip(keys, node.value, strict=True):
-        if keys.count(key) > 1:
+    for place, (key, (where, _)) in enumerate(zip(keys, node.value, strict=True)):
+        if key in keys[:place]:
             raise yaml.constructor.ConstructorError(None, None, "", where.start_mark)
     values = [loader.construct_object(value, deep=True) for _, value in node.value]
     return {str(key): value for key, value in zip(keys, values, strict=True)}
