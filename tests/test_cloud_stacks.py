@@ -825,3 +825,245 @@ def test_functions_that_fail():
             Handler="a.b",
             Code={"ZipFile": b"x"},
         )
+
+
+# --- Templates of the kinds that are published
+
+SAMPLE = r"""
+AWSTemplateFormatVersion: "2010-09-09"
+Metadata: {License: Apache-2.0}
+Parameters:
+  KeyName:
+    Description: Name of an existing EC2 KeyPair
+    Type: AWS::EC2::KeyPair::KeyName
+    ConstraintDescription: must be the name of an existing EC2 KeyPair.
+  InstanceType:
+    Type: String
+    Default: t3.small
+    AllowedValues: [t3.micro, t3.small]
+    ConstraintDescription: must be a valid EC2 instance type.
+  SSHLocation:
+    Type: String
+    MinLength: "9"
+    MaxLength: "18"
+    Default: 0.0.0.0/0
+    AllowedPattern: (\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})/(\d{1,2})
+    ConstraintDescription: must be a valid IP CIDR range of the form x.x.x.x/x.
+  LatestAmiId:
+    Type: AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>
+    Default: /aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64
+Resources:
+  EC2Instance:
+    Type: AWS::EC2::Instance
+    Properties:
+      InstanceType: !Ref InstanceType
+      SecurityGroups: [!Ref InstanceSecurityGroup]
+      KeyName: !Ref KeyName
+      ImageId: !Ref LatestAmiId
+  InstanceSecurityGroup:
+    Type: AWS::EC2::SecurityGroup
+    Properties:
+      GroupDescription: Enable SSH access via port 22
+      SecurityGroupIngress:
+        - {IpProtocol: tcp, FromPort: "22", ToPort: "22", CidrIp: !Ref SSHLocation}
+Outputs:
+  InstanceId: {Value: !Ref EC2Instance}
+  AZ: {Value: !GetAtt EC2Instance.AvailabilityZone}
+  PublicIP: {Value: !GetAtt [EC2Instance, PublicIp]}
+"""
+
+
+def test_an_instance_with_a_security_group(cf):
+    ec2 = boto3.client("ec2")
+    call = {"StackName": "sample", "TemplateBody": SAMPLE}
+    text = "parameter value nobodys for parameter name KeyName does not exist"
+    refused(text, cf.create_stack, Parameters=given(KeyName="nobodys"), **call)
+    ec2.create_key_pair(KeyName="mine")
+    values = given(KeyName="mine", SSHLocation="anywhere!")
+    text = "must be a valid IP CIDR range of the form x.x.x.x/x."
+    refused(text, cf.create_stack, Parameters=values, **call)
+    stack = made(cf, "sample", SAMPLE, Parameters=given(KeyName="mine"))
+    out = outputs(stack)
+    found = ec2.describe_instances(InstanceIds=[out["InstanceId"]])
+    (instance,) = found["Reservations"][0]["Instances"]
+    assert instance["PublicIpAddress"] == out["PublicIP"] and instance["KeyName"] == "mine"
+    (group,) = instance["SecurityGroups"]
+    assert group["GroupName"].startswith("sample-InstanceSecurityGroup-")
+    (group,) = ec2.describe_security_groups(GroupIds=[group["GroupId"]])["SecurityGroups"]
+    assert [rule["FromPort"] for rule in group["IpPermissions"]] == [22]
+    deleted(cf, "sample")
+
+
+PIPELINE = """
+AWSTemplateFormatVersion: "2010-09-09"
+Parameters:
+  SourceKey: {Type: String, Default: source.zip}
+Resources:
+  Store:
+    Type: AWS::S3::Bucket
+    Properties:
+      VersioningConfiguration: {Status: Enabled}
+      PublicAccessBlockConfiguration: {BlockPublicAcls: "true", IgnorePublicAcls: true}
+  StorePolicy:
+    Type: AWS::S3::BucketPolicy
+    Properties:
+      Bucket: !Ref Store
+      PolicyDocument:
+        Version: 2012-10-17
+        Statement:
+          - Effect: Deny
+            Principal: "*"
+            Action: s3:*
+            Resource: !Sub "${Store.Arn}/*"
+            Condition: {Bool: {aws:SecureTransport: false}}
+  Images:
+    Type: AWS::ECR::Repository
+    Properties: {ImageScanningConfiguration: {ScanOnPush: true}}
+  BuildRole:
+    Type: AWS::IAM::Role
+    Properties:
+      Path: /
+      AssumeRolePolicyDocument:
+        Version: 2012-10-17
+        Statement:
+          - Effect: Allow
+            Principal: {Service: [codebuild.amazonaws.com, codepipeline.amazonaws.com]}
+            Action: sts:AssumeRole
+  BuildPolicy:
+    Type: AWS::IAM::Policy
+    Properties:
+      PolicyName: build
+      Roles: [!Ref BuildRole]
+      PolicyDocument:
+        Version: 2012-10-17
+        Statement: [{Effect: Allow, Action: ["s3:*", "logs:*", "ecr:*"], Resource: "*"}]
+  Project:
+    Type: AWS::CodeBuild::Project
+    DependsOn: BuildPolicy
+    Properties:
+      Name: !Sub ${AWS::StackName}-build
+      ServiceRole: !GetAtt BuildRole.Arn
+      Artifacts: {Type: CODEPIPELINE}
+      Environment:
+        Type: LINUX_CONTAINER
+        ComputeType: BUILD_GENERAL1_SMALL
+        Image: aws/codebuild/standard:7.0
+        PrivilegedMode: true
+        EnvironmentVariables:
+          - {Name: REPOSITORY_URI, Value: !GetAtt Images.RepositoryUri}
+      Source:
+        Type: CODEPIPELINE
+        BuildSpec: |
+          version: 0.2
+          phases: {build: {commands: [echo hello]}}
+  Pipeline:
+    Type: AWS::CodePipeline::Pipeline
+    Properties:
+      RoleArn: !GetAtt BuildRole.Arn
+      ArtifactStore: {Type: S3, Location: !Ref Store}
+      Stages:
+        - Name: Source
+          Actions:
+            - Name: Source
+              ActionTypeId: {Category: Source, Owner: AWS, Version: 1, Provider: S3}
+              Configuration:
+                S3Bucket: !Ref Store
+                S3ObjectKey: !Ref SourceKey
+                PollForSourceChanges: false
+              OutputArtifacts: [{Name: Code}]
+              RunOrder: 1
+        - Name: Build
+          Actions:
+            - Name: Build
+              ActionTypeId: {Category: Build, Owner: AWS, Version: "1", Provider: CodeBuild}
+              Configuration: {ProjectName: !Ref Project}
+              InputArtifacts: [{Name: Code}]
+              RunOrder: "1"
+  OnUpload:
+    Type: AWS::Events::Rule
+    Properties:
+      EventPattern: {source: [aws.s3], detail-type: [Object Created]}
+      State: ENABLED
+      Targets:
+        - Arn: !Sub arn:aws:codepipeline:${AWS::Region}:${AWS::AccountId}:${Pipeline}
+          Id: pipeline
+          RoleArn: !GetAtt BuildRole.Arn
+  Logs:
+    Type: AWS::Logs::LogGroup
+    DeletionPolicy: Delete
+    Properties: {LogGroupName: !Sub "/t/${AWS::StackName}", RetentionInDays: 7}
+  Alarm:
+    Type: AWS::SNS::Topic
+    Properties: {DisplayName: builds}
+  Waiting:
+    Type: AWS::SQS::Queue
+    Properties: {VisibilityTimeout: 60}
+  Cleaner:
+    Type: AWS::Lambda::Function
+    Properties:
+      Handler: index.handler
+      Runtime: python3.12
+      Timeout: 30
+      Role: !GetAtt CleanerRole.Arn
+      Code:
+        ZipFile: |
+          import boto3, cfnresponse
+          def handler(event, context):
+              try:
+                  if event["RequestType"] == "Delete":
+                      name = event["ResourceProperties"]["Bucket"]
+                      boto3.resource("s3").Bucket(name).object_versions.delete()
+                  cfnresponse.send(event, context, cfnresponse.SUCCESS, {})
+              except Exception as problem:
+                  print(problem)
+                  cfnresponse.send(event, context, cfnresponse.FAILED, {})
+  CleanerRole:
+    Type: AWS::IAM::Role
+    Properties:
+      AssumeRolePolicyDocument:
+        Version: 2012-10-17
+        Statement:
+          - {Effect: Allow, Principal: {Service: lambda.amazonaws.com}, Action: sts:AssumeRole}
+      Policies:
+        - PolicyName: clean
+          PolicyDocument:
+            Version: 2012-10-17
+            Statement: [{Effect: Allow, Action: ["s3:*", "logs:*"], Resource: "*"}]
+  CleanerPermission:
+    Type: AWS::Lambda::Permission
+    Properties:
+      FunctionName: !GetAtt Cleaner.Arn
+      Action: lambda:InvokeFunction
+      Principal: s3.amazonaws.com
+      SourceAccount: !Ref AWS::AccountId
+  Cleaned:
+    Type: AWS::CloudFormation::CustomResource
+    Properties: {ServiceToken: !GetAtt Cleaner.Arn, Bucket: !Ref Store}
+Outputs:
+  Store: {Value: !Ref Store}
+  Project: {Value: !Ref Project}
+  Pipeline: {Value: !Ref Pipeline}
+"""
+
+
+def test_a_pipeline_with_a_build_and_a_custom_resource(cf):
+    stack = made(cf, "pipes", PIPELINE, Capabilities=["CAPABILITY_IAM"])
+    out = outputs(stack)
+    (project,) = boto3.client("codebuild").batch_get_projects(names=[out["Project"]])["projects"]
+    assert project["environment"]["image"] == "aws/codebuild/standard:7.0"
+    pipeline = boto3.client("codepipeline").get_pipeline(name=out["Pipeline"])["pipeline"]
+    source = pipeline["stages"][0]["actions"][0]
+    assert source["configuration"]["PollForSourceChanges"] == "false"
+    assert source["actionTypeId"]["version"] == "1"
+    (rule,) = boto3.client("events").list_rules(NamePrefix="pipes-OnUpload")["Rules"]
+    assert json.loads(rule["EventPattern"])["source"] == ["aws.s3"]
+    s3 = boto3.client("s3")
+    s3.put_object(Bucket=out["Store"], Key="source.zip", Body=b"PK")
+    updated(cf, "pipes", PIPELINE.replace("RetentionInDays: 7", "RetentionInDays: 14")
+            .replace("echo hello", "echo bye"), Capabilities=["CAPABILITY_IAM"])  # fmt: skip
+    (project,) = boto3.client("codebuild").batch_get_projects(names=[out["Project"]])["projects"]
+    assert "echo bye" in project["source"]["buildspec"]
+    groups = boto3.client("logs").describe_log_groups(logGroupNamePrefix="/t/pipes")["logGroups"]
+    assert [group["retentionInDays"] for group in groups] == [14]
+    deleted(cf, "pipes")  # although its bucket was not empty
+    assert out["Store"] not in [b["Name"] for b in s3.list_buckets()["Buckets"]]

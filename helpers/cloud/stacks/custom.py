@@ -56,6 +56,10 @@ class Custom:
         """Ask the function to delete it."""
         self._ask(call, one, "Delete", {})
 
+    def refer(self, one: Resource) -> str:
+        """Return what Ref gives."""
+        return one.physical
+
     def attribute(self, call: Caller, one: Resource, name: str):
         """Return what the function has said under this name."""
         data = one.made["Data"]

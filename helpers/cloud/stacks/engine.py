@@ -132,7 +132,7 @@ class Stack:
         """Return what Ref and Fn::GetAtt give for a resource that is there."""
         one = self.resources[name]
         if attribute is None:
-            return one.physical
+            return types.find(one.type).refer(one)
         return types.find(one.type).attribute(self.caller, one, attribute)
 
     def evaluate(self, scope: Scope, name: str) -> dict:

@@ -166,6 +166,10 @@ class Type:
             if not api.missing(problem):
                 raise
 
+    def refer(self, one: Resource) -> str:
+        """Return what Ref gives."""
+        return one.physical
+
     def attribute(self, call: Caller, one: Resource, name: str) -> str:
         """Return what Fn::GetAtt gives."""
         way = self.attributes[name]

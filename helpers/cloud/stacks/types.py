@@ -205,6 +205,14 @@ def _instance(p: Properties) -> dict:
     return found
 
 
+class SecurityGroup(Type):
+    """A security group, which goes by its name in the default network, and by its id elsewhere."""
+
+    def refer(self, one: Resource) -> str:
+        """Return the name or the id."""
+        return one.physical if "VpcId" in one.properties else one.facts["GroupName"]
+
+
 class Instance(Type):
     """An instance, which must be stopped before its type or user data can be changed."""
 
@@ -569,7 +577,7 @@ TYPES: dict[str, Type] = {
         ref="AssociationId",
         attributes={"Id": "{id}"},
     ),
-    "AWS::EC2::SecurityGroup": Type(
+    "AWS::EC2::SecurityGroup": SecurityGroup(
         "ec2",
         "CreateSecurityGroup",
         "GroupId",
