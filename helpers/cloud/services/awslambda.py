@@ -19,6 +19,7 @@ from pathlib import Path
 
 from moto.awslambda import urls
 from moto.awslambda.models import LambdaBackend, LambdaFunction, lambda_backends
+from moto.core.exceptions import ServiceException
 
 from helpers import ledger
 from helpers.cloud import environment
@@ -37,6 +38,11 @@ class Backend(LambdaBackend):
             raise NotImplementedError("functions from container images")
         if not str(spec.get("Runtime")).startswith("python3"):
             raise NotImplementedError(f"the runtime {spec.get('Runtime')}: functions are in Python")
+        try:
+            sts.assume(spec["Role"], "lambda.amazonaws.com")
+        except ServiceException:
+            text = "The role defined for the function cannot be assumed by Lambda."
+            raise Refusal("InvalidParameterValueException", text) from None
         return super().create_function(spec)
 
     def invoke(self, function_name, qualifier, body, headers, response_headers):

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from botocore.exceptions import ClientError
 from moto.cloudformation.models import cloudformation_backends
 from moto.core.base_backend import BaseBackend
+from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, BaseResponse
 
 from helpers.cloud import signatures
@@ -148,7 +149,10 @@ class Response(BaseResponse):
 
     def _caller(self, role: str | None) -> Caller:
         if role:
-            return Caller(*sts.assume(role, "cloudformation.amazonaws.com"), self.region)
+            try:
+                return Caller(*sts.assume(role, "cloudformation.amazonaws.com"), self.region)
+            except ServiceException:
+                raise invalid(f"Role {role} is invalid or cannot be assumed") from None
         found = signatures._credentials(self.access_key)
         return Caller(found.access_key, found.secret_key, found.token, self.region)
 
