@@ -981,8 +981,22 @@ Resources:
         Version: 2012-10-17
         Statement:
           - Effect: Allow
-            Principal: {Service: [codebuild.amazonaws.com, codepipeline.amazonaws.com]}
+            Principal: {Service: [codebuild.amazonaws.com]}
             Action: sts:AssumeRole
+  PipelineRole:
+    Type: AWS::IAM::Role
+    Properties:
+      AssumeRolePolicyDocument:
+        Version: 2012-10-17
+        Statement:
+          - Effect: Allow
+            Principal: {Service: codepipeline.amazonaws.com}
+            Action: [sts:AssumeRole]
+      Policies:
+        - PolicyName: pipeline
+          PolicyDocument:
+            Version: 2012-10-17
+            Statement: [{Effect: Allow, Action: ["s3:*", "codebuild:*"], Resource: "*"}]
   BuildPolicy:
     Type: AWS::IAM::Policy
     Properties:
@@ -1013,7 +1027,7 @@ Resources:
   Pipeline:
     Type: AWS::CodePipeline::Pipeline
     Properties:
-      RoleArn: !GetAtt BuildRole.Arn
+      RoleArn: !GetAtt PipelineRole.Arn
       ArtifactStore: {Type: S3, Location: !Ref Store}
       Stages:
         - Name: Source

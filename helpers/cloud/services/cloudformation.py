@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import threading
+import time
 import uuid
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
@@ -29,6 +30,7 @@ from helpers.cloud.stacks.engine import Stack, Wish
 from helpers.cloud.stacks.resources import Resource
 from helpers.cloud.stacks.template import Template, invalid, parameters
 
+WAITER = re.compile(r" m/([^ ]*,)?B\b")  # how a client says that one of its waiters asks
 OVER = "DELETE_COMPLETE"
 NO_CHANGE = (
     "The submitted information didn't contain changes. "
@@ -355,9 +357,19 @@ class Response(BaseResponse):
     def describe_stacks(self):
         """Return one stack, or all that are not deleted."""
         name = self._get_param("StackName")
+        if name and WAITER.search(self.headers.get("User-Agent", "")):
+            self._await(self.backend.stack(name))
         alive = [s for s in self.backend.stacks.values() if s.status != OVER]
         found = [self.backend.stack(name)] if name else alive[::-1]
         return ActionResult({"Stacks": [_described(stack) for stack in found]})
+
+    def _await(self, stack: Stack) -> None:
+        """Let a waiter have its answer when there is one: ``deploy`` would ask again after 30 s."""
+        end = time.monotonic() + 20
+        while stack.status.endswith("_IN_PROGRESS") and time.monotonic() < end:
+            if stack.status == "REVIEW_IN_PROGRESS":
+                return
+            time.sleep(0.05)
 
     def list_stacks(self):
         """Return a summary of all stacks, deleted ones too."""

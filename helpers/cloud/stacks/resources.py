@@ -24,6 +24,9 @@ from helpers.cloud.stacks import api
 from helpers.cloud.stacks.api import Caller, Failure
 
 
+CANNOT = "The local cloud cannot update {} of {} in place"
+
+
 @dataclass
 class Resource:
     """A resource of a stack.
@@ -140,14 +143,15 @@ class Type:
                 self._set(call, one, setting, old, new)
                 changed -= set(setting.names.split())
         if changed and not self.update:
-            raise Failure(
-                f"The local cloud cannot update {', '.join(sorted(changed))} of {one.type} in place"
-            )
+            raise Failure(CANNOT.format(", ".join(sorted(changed)), one.type))
         if changed:
             names = {n for s in self.settings for n in s.names.split()}
             given = {name: value for name, value in new.items() if name not in names}
             wanted = self.parameters(given) | self._key(one, self.key) | self.extra
-            call(self.service, self.update, self._known(wanted, self.update))
+            known = self._known(wanted, self.update)
+            if lost := sorted(changed & (wanted.keys() - known.keys())):
+                raise Failure(CANNOT.format(", ".join(lost), one.type))
+            call(self.service, self.update, known)
         if self.wait:
             call.wait(self.service, self.wait, self._key(one, self.key))
 

@@ -161,7 +161,12 @@ def _inline(p: Properties) -> dict:
 
 # --- EC2
 
-TAGS = each("Tags", "CreateTags", "DeleteTags", lambda tag: {"Tags": [tag]}, key="Resources")
+
+def _tags(key: str = "Resources") -> Setting:
+    return each("Tags", "CreateTags", "DeleteTags", lambda tag: {"Tags": [tag]}, key=key)
+
+
+TAGS = _tags()
 EVERYWHERE = {"IpProtocol": "-1", "CidrIp": "0.0.0.0/0"}
 
 
@@ -259,7 +264,14 @@ def _instance_fact(path: str) -> str:
 
 
 KEY_ATTRIBUTES = {"KeyPairId": "{KeyPairId}", "KeyFingerprint": "{KeyFingerprint}"}
-IMPORTED_KEY = Type("ec2", "ImportKeyPair", "KeyName", "DeleteKeyPair", name="KeyName")
+IMPORTED_KEY = Type(
+    "ec2",
+    "ImportKeyPair",
+    "KeyName",
+    "DeleteKeyPair",
+    name="KeyName",
+    settings=(_tags("Resources=KeyPairId"),),
+)
 
 # --- Lambda
 
@@ -676,6 +688,7 @@ TYPES: dict[str, Type] = {
         "KeyName",
         "DeleteKeyPair",
         name="KeyName",
+        settings=(_tags("Resources=KeyPairId"),),
         attributes=KEY_ATTRIBUTES,
     ),
     "AWS::EC2::EIP": Type(
@@ -684,6 +697,7 @@ TYPES: dict[str, Type] = {
         "AllocationId=AllocationId",
         "ReleaseAddress",
         ref="PublicIp",
+        settings=(_tags("Resources=AllocationId"),),
         attributes={"AllocationId": "{AllocationId}", "PublicIp": "{id}"},
     ),
     "AWS::EC2::EIPAssociation": Type(
