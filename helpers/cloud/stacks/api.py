@@ -41,6 +41,12 @@ def _session() -> botocore.session.Session:
 _making = threading.Lock()
 
 
+@functools.lru_cache(32)
+def _client(service: str, endpoint: str, **keys):
+    config = Config(read_timeout=600, retries={"total_max_attempts": 1})
+    return _session().create_client(service, endpoint_url=endpoint, config=config, **keys)
+
+
 class Caller:
     """Calls the cloud's API with somebody's keys."""
 
@@ -48,19 +54,11 @@ class Caller:
         """Make no call yet."""
         self.keys = {"aws_access_key_id": key, "aws_secret_access_key": secret}
         self.keys |= {"aws_session_token": token, "region_name": region}
-        self._clients = {}
 
     def client(self, service: str):
         """Return a client of botocore for a service."""
-        with _making:
-            if service not in self._clients:
-                self._clients[service] = _session().create_client(
-                    service,
-                    endpoint_url=os.environ["AWS_ENDPOINT_URL"],
-                    config=Config(read_timeout=600, retries={"total_max_attempts": 1}),
-                    **self.keys,
-                )
-            return self._clients[service]
+        with _making:  # a session makes one at a time
+            return _client(service, os.environ["AWS_ENDPOINT_URL"], **self.keys)
 
     def __call__(self, service: str, operation: str, parameters: dict) -> dict:
         """Call an operation; parameters take the form that it wants, which is nearly theirs.

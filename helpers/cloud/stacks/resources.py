@@ -23,7 +23,6 @@ from helpers.cloud.environment import ACCOUNT
 from helpers.cloud.stacks import api
 from helpers.cloud.stacks.api import Caller, Failure
 
-
 CANNOT = "The local cloud cannot update {} of {} in place"
 
 
