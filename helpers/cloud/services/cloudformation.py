@@ -190,6 +190,9 @@ class Response(BaseResponse):
 
     def _wish(self, template: Template, stack: Stack, previous: dict[str, str]) -> Wish:
         """Return what a stack is asked to be, if it may be that."""
+        for name in ("NotificationARNs", "RollbackConfiguration", "StackPolicyBody"):
+            if self._get_param(name):
+                raise NotImplementedError(f"{name} of a stack")
         self._check_types(template)
         given = {
             one["ParameterKey"]: None if one.get("UsePreviousValue") else one.get("ParameterValue")
@@ -259,6 +262,8 @@ class Response(BaseResponse):
         if self._get_param("DisableRollback"):
             stack.on_failure = "DO_NOTHING"
         stack.protected = bool(self._get_param("EnableTerminationProtection"))
+        if minutes := self._get_param("TimeoutInMinutes"):
+            stack.deadline = time.monotonic() + 60 * minutes
         engine.check(stack, stack.wish)
         self.backend.stacks[stack.id] = stack
         stack.event(None, "CREATE_IN_PROGRESS", "User Initiated")
@@ -284,7 +289,7 @@ class Response(BaseResponse):
         return ActionResult({"StackId": stack.id})
 
     def _start_update(self, stack: Stack, wish: Wish, rollback: bool) -> None:
-        stack.updated = engine.now()
+        stack.updated, stack.deadline = engine.now(), float("inf")
         stack.event(None, "UPDATE_IN_PROGRESS", "User Initiated")
         engine.run(engine.update, stack, wish, rollback)
 
@@ -337,13 +342,15 @@ class Response(BaseResponse):
             )
         if stack.status == "DELETE_IN_PROGRESS":
             return ActionResult({})
-        creating = stack.status == "CREATE_IN_PROGRESS"
-        if stack.status.endswith("_IN_PROGRESS") and not creating and stack.resources:
-            text = f"Stack [{stack.name}] cannot be deleted while in status {stack.status}"
-            raise invalid(text)
-        self._renew(stack, self._get_param("RoleARN") or stack.wish.role)
-        stack.stopping = creating
-        stack.event(None, "DELETE_IN_PROGRESS", "User Initiated")
+        with stack.lock:
+            creating = stack.status == "CREATE_IN_PROGRESS"
+            busy = stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS"
+            if busy and not creating:
+                text = f"Stack [{stack.name}] cannot be deleted while in status {stack.status}"
+                raise invalid(text)
+            self._renew(stack, self._get_param("RoleARN") or stack.wish.role)
+            stack.stopping = creating
+            stack.event(None, "DELETE_IN_PROGRESS", "User Initiated")
         if not creating:
             engine.run(engine.delete, stack)
         return ActionResult({})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import threading
+import time
 import traceback
 import uuid
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from helpers.cloud.stacks.template import Scope, Template, Unknown, invalid
 
 PROBLEMS = (ClientError, BotoCoreError, Failure, Refusal, NotImplementedError)
 CANCELLED = "Resource creation cancelled"
+LATE = "Stack creation time exceeded the specified timeout."
 
 
 def now() -> datetime.datetime:
@@ -88,6 +90,8 @@ class Stack:
     change_sets: dict[str, dict] = field(default_factory=dict)
     retain: list[str] = field(default_factory=list)
     stopping: bool = False
+    deadline: float = float("inf")
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def event(self, one: Resource | None, status: str, reason: str = "") -> None:
         """Note what happened to a resource, or to the stack itself."""
@@ -179,7 +183,10 @@ def check(stack: Stack, wish: Wish) -> list[dict]:
             )
         if name in fresh:
             return Unknown(f"{{{{changeSet:KNOWN_AFTER_APPLY {name}.{attribute or 'Ref'}}}}}")
-        return stack.lookup(name, attribute)
+        try:
+            return stack.lookup(name, attribute)
+        except PROBLEMS as problem:
+            raise invalid(api.explain(problem)) from None
 
     scope = stack.scope(wish, lookup)
     order = wanted(scope)
@@ -264,16 +271,17 @@ def run(work: Callable, stack: Stack, *more) -> None:
 def create(stack: Stack) -> None:
     """Make a stack's resources; if one fails, do what ``on_failure`` says."""
     reason = _apply(stack, stack.wish, [])
-    if stack.stopping:
+    with stack.lock:  # somebody may ask for its deletion right now
+        if not stack.stopping:
+            if not reason:
+                return stack.event(None, "CREATE_COMPLETE")
+            if stack.on_failure == "DO_NOTHING":
+                return stack.event(None, "CREATE_FAILED", reason)
+            what = "Delete" if stack.on_failure == "DELETE" else "Rollback"
+            status = f"{what.upper()}_IN_PROGRESS"
+            stack.event(None, status, f"{reason} {what} requested by user.")
+    if stack.status == "DELETE_IN_PROGRESS":
         return delete(stack)
-    if not reason:
-        return stack.event(None, "CREATE_COMPLETE")
-    if stack.on_failure == "DO_NOTHING":
-        return stack.event(None, "CREATE_FAILED", reason)
-    if stack.on_failure == "DELETE":
-        stack.event(None, "DELETE_IN_PROGRESS", f"{reason} Delete requested by user.")
-        return delete(stack)
-    stack.event(None, "ROLLBACK_IN_PROGRESS", f"{reason} Rollback requested by user.")
     failed = _remove(stack, list(stack.resources.values()), "DeletionPolicy", rollback=True)
     for one in list(stack.resources.values()):
         if one.name not in failed:
@@ -373,33 +381,32 @@ def _apply(stack: Stack, wish: Wish, journal: list) -> str:
         What failed, or nothing.
     """
     stack.tags = wish.tags
-    scope, failed, running = stack.scope(wish), [], {}
+    scope, failed, running = stack.scope(wish), {}, {}
     active = set(wanted(scope))
     sorter = TopologicalSorter(
         {name: needs & active for name, needs in wish.template.needs.items() if name in active}
     )
     sorter.prepare()
+    late = False
     with ThreadPoolExecutor(4) as pool:
         while sorter.is_active():
-            if not failed and not stack.stopping:
+            late = late or time.monotonic() > stack.deadline
+            if not failed and not stack.stopping and not late:
                 for name in sorter.get_ready():
                     running[pool.submit(_step, stack, scope, name, journal, failed)] = name
             if not running:
                 break
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(done)
-                if not done.result():
-                    failed.append(name)
+                if verb := done.result():
+                    failed[name] = verb
                 sorter.done(name)
-    if failed or stack.stopping:
-        verbs = {name: stack.resources[name].status.split("_")[0].lower() for name in failed}
-        if stack.stopping:
-            return ""
+    if failed or stack.stopping or late:
         return " ".join(
-            _named(verb, [name for name in failed if verbs[name] == verb])
+            _named(verb, [name for name in failed if failed[name] == verb])
             for verb in ("create", "update")
-            if verb in verbs.values()
-        )
+            if verb in failed.values()
+        ) or (LATE if late else CANCELLED)
     try:
         stack.outputs = _outputs(scope)
         for output in stack.outputs:
@@ -430,8 +437,8 @@ def _outputs(scope: Scope) -> list[dict]:
     return found
 
 
-def _step(stack: Stack, scope: Scope, name: str, journal: list, failed: list) -> bool:
-    """Bring one resource to where the template wants it, and say whether that worked."""
+def _step(stack: Stack, scope: Scope, name: str, journal: list, failed: dict) -> str:
+    """Bring one resource to where the template wants it; return what did not work: its verb."""
     body = scope.template.resources[name]
     was = stack.resources.get(name)
     one = Resource(name, body["Type"], stack.name, made={"Stack": stack.id})
@@ -456,21 +463,21 @@ def _step(stack: Stack, scope: Scope, name: str, journal: list, failed: list) ->
                 stack.resources[name] = one
                 kind.change(stack.caller, one, was.properties, one.properties)
         else:
-            return True
+            return ""
     except PROBLEMS as problem:
         stack.event(one, f"{verb}_FAILED", api.explain(problem))
-        return False
+        return verb.lower()
     except Exception as problem:  # a fault of ours: told, and the stack rolls back
         traceback.print_exc()
         stack.event(one, f"{verb}_FAILED", f"Internal Failure: {problem!r}")
-        return False
+        return verb.lower()
     if failed or stack.stopping:
         stack.event(
             one, f"{verb}_FAILED", CANCELLED if verb == "CREATE" else "Resource update cancelled"
         )
-        return False
+        return verb.lower()
     stack.event(one, f"{verb}_COMPLETE")
-    return True
+    return ""
 
 
 def _make(stack: Stack, kind, one: Resource) -> None:
