@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 
 SESSIONS = ("botocore.httpsession", "awscli.botocore.httpsession")
+# Here the CLI's version 1 says that `aws sqs` goes to AWS, whatever AWS_ENDPOINT_URL says.
+LEGACY = "awscli.customizations.overridesslcommonname"
 HOOK = 'import os; os.environ.get("LAB_AWS") and __import__("helpers.guard").guard.here()\n'
 
 
@@ -29,6 +31,7 @@ def here() -> None:
     """Guard this process, whether or not it has loaded botocore yet. Repeating is no error."""
     for name in SESSIONS:
         after_import(name, _wrap)
+    after_import(LEGACY, lambda module: module.SSL_COMMON_NAMES.clear())
 
 
 def everywhere() -> None:

@@ -6,6 +6,7 @@ until the next reboot.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -67,7 +68,14 @@ class Probe:
     command: str = ""
 
 
-def cached(name: str, make: Callable[[Path], None], *, what: str, seconds: int = 0) -> Path:
+def cached(
+    name: str,
+    make: Callable[[Path], None],
+    *,
+    what: str,
+    seconds: int = 0,
+    replaces: str = "",
+) -> Path:
     """Return a file or folder of the cache, made once.
 
     Args:
@@ -75,12 +83,16 @@ def cached(name: str, make: Callable[[Path], None], *, what: str, seconds: int =
         make: writes it to the path it is given; if it fails, nothing stays behind.
         what: what is being made, for the line shown while the reader waits.
         seconds: about how long that takes.
+        replaces: pattern of the names beside it that older recipes gave it. They are removed
+            after a week in which no course that shares the cache has used them.
 
     Raises:
         OSError: there is no space left; the message says where, and how to move the cache.
     """
     path = cache() / name
     if path.exists():
+        with contextlib.suppress(OSError):  # the cache may be somebody else's
+            os.utime(path)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.parent / f".{path.name}.lock", "w") as lock:
@@ -101,6 +113,9 @@ def cached(name: str, make: Callable[[Path], None], *, what: str, seconds: int =
         finally:
             _remove(draft)
         print(f"done in {time.perf_counter() - begin:.1f} s", flush=True)
+    for old in path.parent.glob(replaces) if replaces else ():
+        if old != path and old.stat().st_mtime < time.time() - 7 * 86400:
+            _remove(old)
     return path
 
 

@@ -61,7 +61,7 @@ def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 # of a line that was written over (a progress bar) only the last state is kept
-                output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text.replace("\r\n", "\n"))
+                output.text = re.sub(r"[^\n]*\r+(?=[^\r\n])", "", output.text).replace("\r", "")
             elif output.output_type == "error":
                 output.traceback = [f"{output.ename}: {output.evalue}"]
             else:

@@ -320,13 +320,15 @@ def test_the_named_account_is_used_once_it_is_proved(account, capsys):
     os.environ.update(LAB_AWS_PROFILE="school", LAB_AWS_ACCOUNT="123456789012")
     with pytest.raises(guard.Refused):
         guard.check("https://s3.amazonaws.com")
-    found = cloud.start()
+    found = cloud.start("t3.micro")
     assert (found.rung, found.account, found.region) == (
         "real account",
         "123456789012",
         "eu-west-1",
     )
-    assert "Real account 123456789012, region eu-west-1" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Real account 123456789012, region eu-west-1" in said
+    assert "Expected: t3.micro: $0.0104 an hour on AWS" in said
     guard.check("https://s3.amazonaws.com")  # now it may
     assert "AWS_ENDPOINT_URL" not in os.environ and "AWS_ACCESS_KEY_ID" not in os.environ
     assert boto3.client("sts").get_caller_identity()["Arn"] == ROOT
@@ -459,7 +461,10 @@ def test_users_and_sessions_sign_with_their_own_keys(aws):
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
     role = iam.create_role(RoleName="reader", AssumeRolePolicyDocument=document)["Role"]
     assume = {"RoleArn": role["Arn"], "RoleSessionName": "me"}
-    given = boto3.client("sts").assume_role(**assume)["Credentials"]
+    may = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": role["Arn"]}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": may})
+    iam.put_user_policy(UserName="alice", PolicyName="read", PolicyDocument=policy)
+    given = alice.client("sts").assume_role(**assume)["Credentials"]
     words = [given[name] for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")]
     arn = boto3.Session(*words).client("sts").get_caller_identity()["Arn"]
     assert arn.endswith(":assumed-role/reader/me")

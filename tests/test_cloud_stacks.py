@@ -871,6 +871,31 @@ def test_the_engine_calls_in_the_name_of_the_caller_or_of_a_role(cf, shared_home
     deleted(cf, "by-role")
 
 
+def test_what_the_caller_may_not_do_the_stack_may_not_do(cf):
+    iam = boto3.client("iam")
+    iam.create_user(UserName="stacker")
+    key = iam.create_access_key(UserName="stacker")["AccessKey"]
+    document = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "cloudformation:*", "Resource": "*"}],
+    }
+    iam.put_user_policy(
+        UserName="stacker", PolicyName="stacks", PolicyDocument=json.dumps(document)
+    )
+    theirs = boto3.client(
+        "cloudformation",
+        aws_access_key_id=key["AccessKeyId"],
+        aws_secret_access_key=key["SecretAccessKey"],
+    )
+    template = body({"A": parameter("1")})
+    made(theirs, "denied", template, "ROLLBACK_COMPLETE")
+    why = " ".join(why for *_, why in events(cf, "denied"))
+    assert "stacker is not authorized to perform: ssm:PutParameter" in why
+    role = "arn:aws:iam::123456789012:role/for-who"  # which only Lambda may be
+    text = f"Role {role} is invalid or cannot be assumed"
+    refused(text, cf.create_stack, StackName="x", TemplateBody=template, RoleARN=role)
+
+
 def policy(iam, name):
     document = {
         "Version": "2012-10-17",

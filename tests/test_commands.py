@@ -30,7 +30,9 @@ def test_status_and_down(home):
     assert run("status").stdout == "Nothing runs.\n"
     ledger.spawn("a sleeper", ["sleep", "300"])
     assert "a sleeper" in run("status").stdout
-    (entry,) = json.loads(run("status", "--json").stdout)
+    told = json.loads(run("status", "--json").stdout)
+    (entry,) = told["runs"]
+    assert told["costs"] == []
     assert entry["name"] == "a sleeper" and entry["alive"] and entry["pid"]
     first, second = run("down"), run("down")
     assert (first.returncode, second.returncode) == (0, 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from helpers import containers, ledger, machine
+from helpers import containers, ledger, machine, vm
 
 APP = Path(__file__).resolve().parents[1] / "data/app"
 
@@ -125,6 +125,24 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(lines, said, engine, tmp
     assert ledger.down() == []
     left = "docker ps -aq --filter label=$LAB_LABEL; docker images -aq --filter label=$LAB_LABEL"
     assert sh(left).stdout == ""
+
+
+def test_a_full_disk_is_said_by_the_build_and_leaves_nothing(home, monkeypatch, tmp_path):
+    if not machine.qemu():
+        pytest.skip("needs the Engine in a VM, whose disk can be filled")
+    monkeypatch.setenv("LAB_ENGINE", "vm")
+    containers.engine()
+    containers.image("debian:stable-slim")
+    (guest,) = vm.running()
+    guest.run("fallocate -l $(df -m / | awk 'END { print $4 - 5 }')M /filler", check=True)
+    (tmp_path / "Dockerfile").write_text(
+        "FROM debian:stable-slim\nRUN head -c 20M /dev/zero > /it\n"
+    )
+    log = build(tmp_path, check=False)
+    assert "No space left on device" in log and "head -c 20M" in log
+    guest.run("rm /filler", check=True)
+    assert sh("docker ps -aq; docker images -aq --filter label=$LAB_LABEL").stdout == ""
+    assert build(tmp_path)  # there is room again
 
 
 PROGRAM = "from helpers import containers; containers.engine(); containers.image('python:3-slim')"

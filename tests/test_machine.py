@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,18 @@ def test_a_full_disk_is_said_and_leaves_nothing(cache):
     with pytest.raises(OSError, match=r"disk is full .* while making a thing: .*LAB_CACHE"):
         machine.cached("thing", make, what="Making a thing")
     assert [path.name for path in cache.iterdir()] == [".thing.lock"]
+
+
+def test_what_an_old_recipe_made_goes_once_nobody_uses_it(cache):
+    def made(name):
+        return machine.cached(name, lambda draft: draft.mkdir(), what="x", replaces="it-?")
+
+    for name, days in (("it-1", 8), ("it-2", 6), ("it-3", 8), ("other", 8)):
+        path = made(name)
+        os.utime(path, (then := time.time() - days * 86400, then))
+    made("it-3")  # another course here still uses it
+    made("it-4")
+    assert {path.name for path in cache.glob("[!.]*")} == {"it-2", "it-3", "it-4", "other"}
 
 
 def test_a_killed_maker_leaves_room_for_the_next(cache):

@@ -35,10 +35,11 @@ def saved(tmp_path):
 
 
 def test_outputs_are_saved_without_what_varies(saved):
-    path = saved("print('1 %\\r2 %\\rdone')", "6 * 7", widgets={"state": {}}, author="me")
+    line = "print('1 %\\r2 %\\rdone\\r\\nkept\\r')"
+    path = saved(line, "6 * 7", widgets={"state": {}}, author="me")
     assert publish_command(path).returncode == 0
     found = nbformat.read(path, as_version=4)
-    assert found.cells[0].outputs[0].text == "done\n"
+    assert found.cells[0].outputs[0].text == "done\nkept\n"
     assert found.cells[1].outputs[0].data["text/plain"] == "42"
     assert set(found.metadata) == {"kernelspec", "language_info"}
     assert [cell.metadata for cell in found.cells] == [{}, {}]

@@ -38,12 +38,16 @@ class Cloud:
     environment: dict[str, str]
 
 
-def start() -> Cloud:
+def start(*plan: str) -> Cloud:
     """Make sure that there is an AWS to work with, point this process at it and return it.
 
     That is the local cloud of this LAB_HOME, which is started if it does not run and shared by
     all notebooks and terminals. What is made in it lasts as long as its process. ``LAB_AWS=real``
     with ``LAB_AWS_PROFILE`` and ``LAB_AWS_ACCOUNT`` asks for a real account instead.
+
+    Args:
+        plan: what is going to be made, in the words of ``data/prices.csv`` (``t3.micro``): for a
+            real account its cost an hour is printed.
 
     Raises:
         CloudError: the local cloud does not start or answer, or the real account is not the one
@@ -52,7 +56,7 @@ def start() -> Cloud:
     if os.environ.get("LAB_AWS") == "real":
         from helpers.cloud import real
 
-        return real.account()
+        return real.account(*plan)
     with open(ledger.home() / "cloud.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two notebooks may start it at once
         found = running() or _launch()

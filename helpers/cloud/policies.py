@@ -72,7 +72,8 @@ def _applies(statement, action, resource, context, callers) -> bool:
 
 def glob(pattern: str, text: str) -> bool:
     """Say whether a text matches a pattern, in which ``*`` and ``?`` stand for anything."""
-    return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))
+    begin = re.match("[^*?]*", pattern)[0]  # which is quicker, with a thousand patterns
+    return text.startswith(begin) and fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 def _holds(name: str, actual, wanted: list[str]) -> bool:

@@ -6,18 +6,18 @@ import os
 from pathlib import Path
 
 from helpers import ledger
-from helpers.cloud import environment
+from helpers.cloud import costs, environment
 from helpers.cloud.local import Cloud, CloudError
 
 HOW = "Set LAB_AWS=real, LAB_AWS_PROFILE to a profile and LAB_AWS_ACCOUNT to its account's number."
 THEIRS = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE")
 
 
-def account() -> Cloud:
+def account(*plan: str) -> Cloud:
     """Point this process at the named profile, once its account proved to be the one typed.
 
-    Until then nothing but the question whose profile it is may leave the machine. Account and
-    region are printed, because everything after that costs money.
+    Until then nothing but the question whose profile it is may leave the machine. Account, region
+    and what the plan costs are printed, because everything after that costs money.
 
     Raises:
         CloudError: something was not named, or the account is another one.
@@ -42,6 +42,8 @@ def account() -> Cloud:
         del os.environ["LAB_AWS_CHECKED"]  # the guard refuses again
         raise
     print(f"Real account {found}, region {region}: what you make costs money until it is deleted.")
+    if plan:
+        print(f"Expected: {costs.expected(plan)} (list prices of us-east-1).")
     return Cloud("real account", "", found, region, settings)
 
 

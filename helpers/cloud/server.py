@@ -15,7 +15,7 @@ from moto.utilities import utils
 from werkzeug.serving import make_server
 
 from helpers import guard
-from helpers.cloud import calls, environment, extensions, signatures, waiters
+from helpers.cloud import calls, environment, extensions, permissions, signatures, waiters
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     extensions.watch()
     _slim()
     waiters.write(environment.folder() / "waiters")
-    calls.CHECKS.append(signatures.check)
+    calls.CHECKS += [signatures.check, permissions.check]
     warnings.filterwarnings("ignore", module="moto")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # addresses may hold signatures
     make_server(

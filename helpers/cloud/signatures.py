@@ -76,6 +76,12 @@ def check(call: Call) -> None:
     made = _version2 if "AWSAccessKeyId" in call.request.args else _version4
     if not hmac.compare_digest(made(call, credentials, given), given.value):
         raise Refusal(wrong, WRONG, status)
+    from helpers.cloud.services import sts
+
+    if sts.expired(call.key):
+        code = {"ec2": "RequestExpired", "json": "ExpiredTokenException"}
+        text = "The security token included in the request is expired"
+        raise Refusal(code.get(protocol, "ExpiredToken"), text, 400 if protocol != "query" else 403)
     if time.time() > given.expires:
         raise Refusal("AccessDenied", "Request has expired", 403)
 

@@ -119,16 +119,13 @@ def load_stand_in(name: str, label: str) -> None:
 def archive(name: str) -> Path:
     """Return the tar archive of a stand-in's files; of a later one, only what it adds."""
     stem = name.replace(":", "-")
-    path = machine.cached(
+    return machine.cached(
         f"images/{stem}-{recipe()}.tar",
         lambda draft: _write(name, draft),
         what=f"Building a stand-in for {name}",
         seconds=10,
+        replaces=f"{stem}-{'?' * 8}.tar",
     )
-    for old in path.parent.glob(f"{stem}-{'?' * 8}.tar"):  # of another recipe
-        if old != path:
-            old.unlink()
-    return path
 
 
 def recipe() -> str:

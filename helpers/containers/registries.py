@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import ledger, machine
+from helpers import ledger
 from helpers.containers.daemon import engine, label
 from helpers.containers.images import ImageError, image
 from helpers.vm import packages
@@ -62,15 +61,7 @@ def registry() -> Registry:
 
 def program() -> Path:
     """Return Debian's registry program, fetched once."""
-
-    def make(draft: Path) -> None:
-        with tempfile.TemporaryDirectory() as scratch:
-            found = packages.fetch(["docker-registry"], Path(scratch) / "debs")
-            packages.unpack(found, Path(scratch) / "root", "./usr/bin/docker-registry")
-            draft.write_bytes((Path(scratch) / "root/usr/bin/docker-registry").read_bytes())
-            draft.chmod(0o755)
-
-    return machine.cached("bin/docker-registry", make, what="Fetching an image registry", seconds=3)
+    return packages.program("docker-registry", "docker-registry")
 
 
 def _process() -> int:

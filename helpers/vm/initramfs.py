@@ -129,16 +129,7 @@ def base(kernel: Kernel, modules: Iterable[str] = DEVICES, tree: Path | None = N
 
 def busybox() -> Path:
     """Return a statically linked busybox from the archive, fetched once."""
-
-    def make(draft: Path) -> None:
-        with tempfile.TemporaryDirectory() as scratch:
-            found = packages.fetch(["busybox-static"], Path(scratch) / "debs")
-            packages.unpack(found, Path(scratch) / "root", "*/busybox")
-            (program,) = (Path(scratch) / "root/usr/bin").glob("busybox")
-            draft.write_bytes(program.read_bytes())
-            draft.chmod(0o755)
-
-    return machine.cached("busybox", make, what="Fetching busybox", seconds=2)
+    return packages.program("busybox", "busybox-static")
 
 
 def _build(names: list[str], kernel: Kernel) -> bytes:

@@ -86,6 +86,34 @@ def unpack(packages: list[Path], root: Path, *only: str) -> None:
             )
 
 
+def program(name: str, *sources: str) -> Path:
+    """Return one program of the archive, fetched once.
+
+    Args:
+        name: the program (``docker``).
+        sources: the packages that may have it.
+
+    Raises:
+        PackageError: none of them can be fetched, or has it.
+    """
+
+    def make(draft: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            found = Path(scratch) / "root/usr/bin" / name
+            problem = PackageError(f"There is no program {name} in {' or '.join(sources)}.")
+            for source in sources:
+                try:
+                    debs = fetch([source], Path(scratch) / source)
+                    unpack(debs, Path(scratch) / "root", f"*bin/{name}")
+                except PackageError as reason:
+                    problem = reason
+            if not found.exists():
+                raise problem
+            shutil.copy2(found, draft)
+
+    return machine.cached(f"bin/{name}", make, what=f"Fetching {name}", seconds=3)
+
+
 def _apt(program: str, *arguments: str, cwd: Path | None = None) -> str:
     if not shutil.which(program):
         raise PackageError(

@@ -26,45 +26,31 @@ MISSING = re.compile(
     "Abac|Analytics|Annotation|IntelligentTiering|Metadata|Metrics|Rename|RequestPayment|Session"
     "|Torrent|ObjectEncryption|Directory|WriteGetObject|GetObjectRetention|PostObject"
 )
-# What policies call an operation, where that is another name.
+# What policies call an operation, where that is another name; one after the other.
 ACTIONS = {
-    "CompleteMultipartUpload": "PutObject",
-    "CopyObject": "PutObject",
-    "CreateMultipartUpload": "PutObject",
-    "DeleteBucketCors": "PutBucketCORS",
-    "DeleteBucketEncryption": "PutEncryptionConfiguration",
-    "DeleteBucketLifecycle": "PutLifecycleConfiguration",
-    "DeleteBucketTagging": "PutBucketTagging",
+    "(Complete|Create)MultipartUpload|CopyObject|UploadPart(Copy)?": "PutObject",
+    "Delete(Bucket(Cors|Encryption|Lifecycle|Tagging)|PublicAccessBlock)": r"Put\1",
+    "(Get|Put)BucketCors": r"\1BucketCORS",
+    "(Get|Put)BucketEncryption": r"\1EncryptionConfiguration",
+    "(Get|Put)BucketLifecycle(Configuration)?": r"\1LifecycleConfiguration",
+    "(Get|Put)BucketNotificationConfiguration": r"\1BucketNotification",
+    "(Get|Put)PublicAccessBlock": r"\1BucketPublicAccessBlock",
     "DeleteObjects": "DeleteObject",
-    "DeletePublicAccessBlock": "PutBucketPublicAccessBlock",
-    "GetBucketCors": "GetBucketCORS",
-    "GetBucketEncryption": "GetEncryptionConfiguration",
-    "GetBucketLifecycleConfiguration": "GetLifecycleConfiguration",
-    "GetBucketNotificationConfiguration": "GetBucketNotification",
-    "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
-    "HeadBucket": "ListBucket",
+    "HeadBucket|ListObjects(V2)?": "ListBucket",
     "HeadObject": "GetObject",
     "ListBuckets": "ListAllMyBuckets",
     "ListMultipartUploads": "ListBucketMultipartUploads",
     "ListObjectVersions": "ListBucketVersions",
-    "ListObjects": "ListBucket",
-    "ListObjectsV2": "ListBucket",
     "ListParts": "ListMultipartUploadParts",
-    "PutBucketCors": "PutBucketCORS",
-    "PutBucketEncryption": "PutEncryptionConfiguration",
-    "PutBucketLifecycleConfiguration": "PutLifecycleConfiguration",
-    "PutBucketNotificationConfiguration": "PutBucketNotification",
-    "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
-    "UploadPart": "PutObject",
-    "UploadPartCopy": "PutObject",
 }
 OWNER = "BucketOwnerEnforced"
-ROOT_MAY = {"s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"}
 
 
 def needs(call: Call) -> list[tuple[str, str]]:
     """Return the actions that a call of S3 takes, each with the ARN of what it is done to."""
-    name = ACTIONS.get(call.operation, call.operation)
+    name = call.operation
+    for pattern, new in ACTIONS.items():
+        name = (match := re.fullmatch(pattern, name)) and match.expand(new) or name
     if name in ("GetObject", "DeleteObject") and "versionId" in call.request.args:
         name += "Version"
     bucket = f"arn:aws:s3:::{call.labels['Bucket']}" if "Bucket" in call.labels else "*"
@@ -79,34 +65,32 @@ def needs(call: Call) -> list[tuple[str, str]]:
     return found
 
 
-def allowed(call: Call, action: str, resource: str) -> str:
-    """Return what the policy of the bucket says: ``Deny``, ``Allow``, or nothing (empty)."""
+def policy(resource: str) -> list[dict]:
+    """Return the policy of the bucket that an ARN is about, if it has one."""
     bucket = _buckets().get(resource.removeprefix("arn:aws:s3:::").split("/")[0])
-    if not bucket or not bucket.policy:
-        return ""
-    _, names, context = sts.caller(call.key)
-    context |= {f"s3:{name}": value for name, value in call.request.args.items()}
-    context |= {f"s3:{name.lower()}": v for name, v in call.request.headers.items()}
-    return policies.verdict([json.loads(bucket.policy)], action, resource, context, names)
+    return [json.loads(bucket.policy)] if bucket and bucket.policy else []
+
+
+def context(call: Call) -> dict[str, str]:
+    """Return what conditions may ask about a call: its arguments and headers."""
+    both = [*call.request.args.items(), *call.request.headers.items()]
+    return {f"s3:{name.lower()}": value for name, value in both}
 
 
 def check(call: Call) -> None:
-    """Refuse what moto would misunderstand, what a policy denies, and who may not come unnamed."""
+    """Refuse what moto would misunderstand, and who may not come unnamed."""
     if call.service != "s3":
         return
     if MISSING.search(call.operation):
         raise NotImplementedError("moto has no such operation")
     bucket = _buckets().get(call.labels.get("Bucket", ""))
     _check_acl(call, bucket)
-    arn, *_ = sts.caller(call.key)
+    if call.key != "anonymous":
+        return
+    _, names, about = sts.caller(call.key)
     for action, resource in needs(call):
-        said = allowed(call, action, resource)
-        if said == "Deny" and not (arn.endswith(":root") and action in ROOT_MAY):
-            who = f'User: {arn} is not authorized to perform: {action} on resource: "{resource}"'
-            raise Refusal(
-                "AccessDenied", f"{who} with an explicit deny in a resource-based policy", 403
-            )
-        if call.key == "anonymous" and not _open(call, bucket, said):
+        said = policies.verdict(policy(resource), action, resource, about | context(call), names)
+        if said == "Deny" or not _open(call, bucket, said):
             raise Refusal("AccessDenied", "Access Denied", 403)
 
 
