@@ -6,15 +6,24 @@ use of the service (``extensions``), and there
 
 - sets ``ec2_backends.backend`` to its own subclass of moto's backend, whose ``_url_module`` has
   ``url_bases`` and ``url_paths`` (``moto.ec2.urls``, or paths to its own Response class);
-- registers CloudFormation types by subclassing ``CloudFormationModel``;
 - appends to ``calls.CHECKS`` what has to look at a call before moto does;
 - raises ``calls.Refusal(code, message, status)`` for what AWS refuses, and ``NotImplementedError``
   for what the course does not have: both are answered in the format of the service's protocol;
+- answers what is no call of AWS at an address of its own (``calls.DOORS``);
 - starts processes and machines through the ledger: they end when the cloud does.
 
+<<<<<<< HEAD
+CloudFormation calls the same API as a learner does: a new type of resource is a row in
+``stacks/types.py``.
+
+``services/sts.py`` is the smallest example. A check gets a ``calls.Call``, whose key has proved to
+be the caller's (``signatures``); ``policies.verdict`` reads policies, and ``sts.caller`` says who
+it is.
+=======
 ``services/s3.py`` is an example. A check gets a ``calls.Call``, whose key has proved to
 be the caller's (``signatures``) and whose policies allow it (``permissions``); ``policies.verdict``
 reads policies, ``sts.caller`` says who it is, and ``sts.assume`` lets a service be a role.
+>>>>>>> iam
 """
 
 from helpers.cloud.costs import bill

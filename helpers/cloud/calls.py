@@ -114,6 +114,8 @@ class Call:
 
 # Functions that look at every call before moto does, and raise Refusal to stop it.
 CHECKS: list[Callable[[Call], None]] = []
+# Addresses that are no calls of AWS and prove who may come in another way: beginning, WSGI app.
+DOORS: dict[str, Callable] = {}
 
 
 class Dispatcher(DomainDispatcherApplication):
@@ -132,6 +134,9 @@ class Dispatcher(DomainDispatcherApplication):
             return Response(os.environ.get(ledger.MARK, ""))(environ, start_response)
         if environ["PATH_INFO"].startswith(MOTOS_OWN):
             return Response(status=404)(environ, start_response)
+        for door, app in DOORS.items():
+            if environ["PATH_INFO"].startswith(door):
+                return app(environ, start_response)
         call = self.identify(environ)
         response = self.answer(call)
         self.note(call, response.status_code)

@@ -40,8 +40,8 @@ def main() -> None:
 def _slim() -> None:
     """Leave out what costs 100 MB and seconds, and the course does not use.
 
-    That is which instance types other regions offer, and a validator of OpenAPI documents that
-    comes with API Gateway, which CloudFormation loads with all other services.
+    That is which instance types other regions offer, a validator of OpenAPI documents that comes
+    with API Gateway, and moto's engine of CloudFormation, which loads all services.
     """
     load = utils.load_resource
 
@@ -56,6 +56,13 @@ def _slim() -> None:
     for part in ("", ".validation", ".validation.exceptions"):
         module = ModuleType(f"openapi_spec_validator{part}")
         module.validate, module.OpenAPIValidationError = validate, ValueError
+        sys.modules[module.__name__] = module
+    for part, names in (
+        ("parsing", "Export OutputMap ResourceMap"),
+        ("custom_model", "CustomModel"),
+    ):
+        module = ModuleType(f"moto.cloudformation.{part}")
+        module.__dict__.update(dict.fromkeys(names.split()))
         sys.modules[module.__name__] = module
 
 

@@ -1,0 +1,54 @@
+"""The process of one call of a Lambda function: ``python -m helpers.cloud.handler MODULE.NAME FD``.
+
+It reads the event from its input, and writes the answer, in JSON, to file number FD; what it prints
+is the function's log. It runs in the folder of the function's code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+
+
+class Context:
+    """What a handler may ask about its call."""
+
+    def __init__(self) -> None:
+        self.function_name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
+        self.function_version = os.environ["AWS_LAMBDA_FUNCTION_VERSION"]
+        self.memory_limit_in_mb = os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
+        self.log_group_name = os.environ["AWS_LAMBDA_LOG_GROUP_NAME"]
+        self.log_stream_name = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
+        self.invoked_function_arn = os.environ.pop("_ARN")
+        self.aws_request_id = os.environ.pop("_REQUEST_ID")
+        self._end = time.monotonic() + float(os.environ.pop("_TIMEOUT"))
+        self.identity = self.client_context = None
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return how long the call may still take."""
+        return max(0, int((self._end - time.monotonic()) * 1000))
+
+
+def main() -> None:
+    """Call the handler once."""
+    sys.path.insert(0, os.getcwd())
+    module, _, name = sys.argv[1].rpartition(".")
+    try:
+        handler = getattr(importlib.import_module(module.replace("/", ".")), name)
+        answer = json.dumps({"answer": handler(json.load(sys.stdin), Context())})
+    except BaseException as problem:
+        traceback.print_exc()
+        trace = traceback.format_tb(problem.__traceback__)[1:]
+        kind, text = type(problem).__name__, str(problem)
+        error = {"errorMessage": text, "errorType": kind, "stackTrace": trace}
+        answer = json.dumps({"error": error})
+    with open(int(sys.argv[2]), "w") as out:
+        out.write(answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""CloudFormation's engine: it reads templates, and makes what they say through the cloud's API."""

@@ -1,0 +1,124 @@
+"""Custom resources: a function of Lambda makes them, and says so at an address of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import secrets
+
+from werkzeug.wrappers import Request, Response
+
+from helpers.cloud import calls
+from helpers.cloud.stacks.api import Caller, Failure
+from helpers.cloud.stacks.resources import Resource, generated
+
+DOOR = "/_custom-resource/"
+_open: dict[str, queue.SimpleQueue] = {}
+
+
+def answer(environ, start_response):
+    """Take what a function says about its resource (WSGI); who knows the address may."""
+    request = Request(environ)
+    waiting = _open.get(request.path.removeprefix(DOOR))
+    try:
+        said = json.loads(request.get_data())
+    except ValueError:
+        said = None
+    if request.method != "PUT" or not waiting or not isinstance(said, dict):
+        return Response(status=403)(environ, start_response)
+    waiting.put(said)
+    return Response()(environ, start_response)
+
+
+calls.DOORS[DOOR] = answer
+
+
+class Custom:
+    """A type of resource that a function of the template's author looks after."""
+
+    attributes: dict = {}
+
+    def make(self, call: Caller, one: Resource, started) -> None:
+        """Ask the function to create it."""
+        said = self._ask(call, one, "Create", {})
+        one.physical = said["PhysicalResourceId"]
+        one.made["Data"] = said.get("Data") or {}
+        started()
+
+    def change(self, call: Caller, one: Resource, old: dict, new: dict) -> None:
+        """Ask the function to update it; another physical id means that it has made a new one."""
+        said = self._ask(call, one, "Update", {"OldResourceProperties": _texts(old)}, _texts(new))
+        one.physical = said["PhysicalResourceId"]
+        one.made["Data"] = said.get("Data") or {}
+
+    def remove(self, call: Caller, one: Resource) -> None:
+        """Ask the function to delete it."""
+        self._ask(call, one, "Delete", {})
+
+    def refer(self, one: Resource) -> str:
+        """Return what Ref gives."""
+        return one.physical
+
+    def attribute(self, call: Caller, one: Resource, name: str):
+        """Return what the function has said under this name."""
+        data = one.made["Data"]
+        if name not in data:
+            raise Failure(
+                f"CustomResource attribute error: Vendor response doesn't contain {name} "
+                f"attribute in object {one.made['Stack']}|{one.name}|{one.made['Id']}"
+            )
+        return data[name]
+
+    def _ask(self, call: Caller, one: Resource, kind: str, more: dict, properties=None) -> dict:
+        token = secrets.token_urlsafe(24)
+        properties = _texts(one.properties) if properties is None else properties
+        event = {
+            "RequestType": kind,
+            "ServiceToken": one.properties["ServiceToken"],
+            "ResponseURL": f"{os.environ['AWS_ENDPOINT_URL']}{DOOR}{token}",
+            "StackId": one.made["Stack"],
+            "RequestId": one.made.setdefault("Id", secrets.token_hex(16)),
+            "LogicalResourceId": one.name,
+            "ResourceType": one.type,
+            "ResourceProperties": properties,
+            **more,
+        }
+        if one.physical:
+            event["PhysicalResourceId"] = one.physical
+        _open[token] = waiting = queue.SimpleQueue()
+        limit = int(one.properties.get("ServiceTimeout", 3600))
+        try:
+            arn = one.properties["ServiceToken"]
+            if ":lambda:" not in arn:
+                raise Failure(f"Invalid service token: the local cloud asks Lambda only, not {arn}")
+            payload = json.dumps(event)
+            wanted = {"FunctionName": arn, "InvocationType": "Event", "Payload": payload}
+            call("lambda", "Invoke", wanted)
+            said = waiting.get(timeout=limit)
+        except queue.Empty:
+            raise Failure(
+                "CloudFormation did not receive a response from your Custom Resource. Please check "
+                f"your logs for requestId [{event['RequestId']}]. If you are using the Python "
+                "cfn-response module, you may need to update your Lambda function code so that "
+                "CloudFormation can attach the updated version."
+            ) from None
+        finally:
+            del _open[token]
+        if said.get("Status") != "SUCCESS":
+            text = said.get("Reason", "")
+            raise Failure(
+                "Received response status [FAILED] from custom resource. Message returned: "
+                f"{text} (RequestId: {event['RequestId']})"
+            )
+        said.setdefault("PhysicalResourceId", one.physical or generated(one))
+        return said
+
+
+def _texts(value):
+    """Return properties as a function gets them: everything but structure is text."""
+    if isinstance(value, dict):
+        return {name: _texts(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_texts(one) for one in value]
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,271 @@
+"""How resources are made, changed and deleted: a type is a row, its properties are parameters.
+
+Names and kinds of properties are nearly those of the API (``api.fit``); what AWS calls read-only,
+and what cannot be changed without replacement, says its own schema, which cfn-lint brings along.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import random
+import string
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jmespath
+from botocore.exceptions import ClientError
+from moto.core.utils import get_service_model
+
+from helpers.cloud.environment import ACCOUNT
+from helpers.cloud.stacks import api
+from helpers.cloud.stacks.api import Caller, Failure
+
+CANNOT = "The local cloud cannot update {} of {} in place"
+
+
+@dataclass
+class Resource:
+    """A resource of a stack.
+
+    Attributes:
+        name: its logical id.
+        type: ``AWS::S3::Bucket``.
+        stack: the name of its stack.
+        properties: what the template says, evaluated.
+        physical: its physical id, empty until it is there.
+        made: what the API answered when it was made, and the name that it was given.
+    """
+
+    name: str
+    type: str
+    stack: str
+    properties: dict = field(default_factory=dict)
+    physical: str = ""
+    made: dict = field(default_factory=dict)
+    status: str = ""
+    reason: str = ""
+    time: object = None
+
+    @property
+    def facts(self) -> dict:
+        """Everything that keys and attributes are made from."""
+        return {**self.made, **self.properties, "id": self.physical}
+
+
+@dataclass
+class Setting:
+    """Properties that have operations of their own, called once for each thing wanted.
+
+    Attributes:
+        names: the properties.
+        set, unset: the operations that bring a thing about, and undo it.
+        wanted: returns the parameters of each call for some properties; with none, what is there
+            by itself.
+        key: as in Type, where it differs.
+        later: the properties are parameters of the creation too.
+    """
+
+    names: str
+    set: str
+    unset: str
+    wanted: Callable[[dict], list[dict]]
+    key: str = ""
+    later: bool = False
+
+
+@dataclass
+class Type:
+    """A type of resource.
+
+    Attributes:
+        service: as boto3 calls it.
+        create, update, delete: operations; update takes all properties.
+        key: the parameters that say which one: ``VpcId`` is the physical id, ``A=B`` is fact B.
+        ref: its physical id: a path in the answer to create, or a text of facts.
+        name: the property that names it, which is made up if it is missing.
+        parameters: turns properties into parameters of create.
+        settings: what is set apart.
+        attributes: of Fn::GetAtt: a text of facts, or ``Operation key path``.
+        wait, gone: waiters for when it has been made and deleted.
+        undo: settings must be undone before it can be deleted.
+        tidy: turns a name that is made up into one that is allowed.
+        extra: further parameters of update, or of delete.
+    """
+
+    service: str
+    create: str
+    key: str
+    delete: str
+    ref: str = ""
+    name: str = ""
+    parameters: Callable[[dict], dict] = dict
+    settings: tuple[Setting, ...] = ()
+    attributes: dict[str, str] = field(default_factory=dict)
+    update: str = ""
+    wait: str = ""
+    gone: str = ""
+    undo: bool = False
+    tidy: Callable[[str], str] = lambda name: name[:64]
+    extra: dict = field(default_factory=dict)
+
+    def make(self, call: Caller, one: Resource, started: Callable[[], None]) -> None:
+        """Create a resource; ``started`` is called as soon as there is a physical id."""
+        properties = dict(one.properties)
+        if self.name and self.name not in properties:
+            properties[self.name] = one.made[self.name] = self.tidy(generated(one))
+        apart = {n for s in self.settings if not s.later for n in s.names.split()}
+        create = {name: value for name, value in properties.items() if name not in apart}
+        answer = call(self.service, self.create, self.parameters(create)) if self.create else {}
+        answer.pop("ResponseMetadata", None)
+        one.made |= answer
+        if "{" in self.ref:
+            one.physical = self.ref.format(**one.facts)
+        elif self.ref:
+            one.physical = jmespath.search(self.ref, answer)
+        else:
+            one.physical = properties.get(self.name) or generated(one)
+        started()
+        if self.wait:
+            call.wait(self.service, self.wait, self._key(one, self.key))
+        for setting in self.settings:
+            if not setting.later:
+                self._set(call, one, setting, {}, one.properties)
+
+    def change(self, call: Caller, one: Resource, old: dict, new: dict) -> None:
+        """Update a resource in place."""
+        changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        for setting in self.settings:
+            if changed & set(setting.names.split()):
+                self._set(call, one, setting, old, new)
+                changed -= set(setting.names.split())
+        if changed and not self.update:
+            raise Failure(CANNOT.format(", ".join(sorted(changed)), one.type))
+        if changed:
+            names = {n for s in self.settings for n in s.names.split()}
+            given = {name: value for name, value in new.items() if name not in names}
+            wanted = self.parameters(given) | self._key(one, self.key) | self.extra
+            known = self._known(wanted, self.update)
+            if lost := sorted(changed & (wanted.keys() - known.keys())):
+                raise Failure(CANNOT.format(", ".join(lost), one.type))
+            call(self.service, self.update, known)
+        if self.wait:
+            call.wait(self.service, self.wait, self._key(one, self.key))
+
+    def remove(self, call: Caller, one: Resource) -> None:
+        """Delete a resource. That it is not there any more is no error."""
+        try:
+            for setting in reversed(self.settings if self.undo else ()):
+                self._set(call, one, setting, one.properties, {})
+            if self.delete:
+                wanted = self._key(one, self.key) or self.parameters(one.properties)
+                force = {"force": True} if one.properties.get("EmptyOnDelete") else {}
+                call(self.service, self.delete, wanted | force)
+            if self.gone:
+                call.wait(self.service, self.gone, self._key(one, self.key))
+        except ClientError as problem:
+            if not api.missing(problem):
+                raise
+
+    def refer(self, one: Resource) -> str:
+        """Return what Ref gives."""
+        return one.physical
+
+    def attribute(self, call: Caller, one: Resource, name: str) -> str:
+        """Return what Fn::GetAtt gives."""
+        way = self.attributes[name]
+        if " " not in way:
+            facts = one.facts | {"region": call.keys["region_name"], "account": ACCOUNT}
+            return way.format(**facts)
+        operation, key, path = way.split(" ", 2)
+        if operation == self.create:
+            return jmespath.search(path, one.made)
+        found = jmespath.search(path, call(self.service, operation, self._key(one, key)))
+        return "" if found is None else found
+
+    def _set(self, call: Caller, one: Resource, setting: Setting, old: dict, new: dict) -> None:
+        """Make the calls between what was wanted and what is."""
+        key = self._key(one, setting.key or self.key)
+        was, wanted = setting.wanted(old), setting.wanted(new)
+        if setting.unset:
+            undo = lambda each: self._known(key | each, setting.unset)  # noqa: E731
+            kept = [undo(each) for each in wanted]
+            for each in was:
+                if each not in wanted and undo(each) not in kept:
+                    call(self.service, setting.unset, undo(each))
+        for each in wanted:
+            if each not in was:
+                only = self._known(key | each, setting.unset).keys() if setting.unset else ()
+                known = self._known(key | each, setting.set)
+                given = {n: v for n, v in (key | each).items() if n in known or n not in only}
+                call(self.service, setting.set, given)
+
+    def _known(self, parameters: dict, operation: str) -> dict:
+        shape = get_service_model(self.service).operation_model(operation).input_shape
+        names = {name.lower() for name in shape.members}
+        return {name: value for name, value in parameters.items() if name.lower() in names}
+
+    def _key(self, one: Resource, key: str) -> dict:
+        pairs = (word.partition("=") for word in key.split())
+        return {name: one.facts[fact or "id"] for name, _, fact in pairs}
+
+
+def generated(one: Resource) -> str:
+    """Return a physical id as CloudFormation makes them up."""
+    end = "".join(random.choices(string.ascii_letters + string.digits, k=12))
+    return f"{one.stack[:24]}-{one.name[:24]}-{end}"
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What AWS says about a type: its properties, and which are required or fixed."""
+
+    properties: frozenset[str]
+    required: tuple[str, ...]
+    fixed: frozenset[str]
+
+
+@functools.cache
+def _schemas() -> tuple[Path, dict[str, str]]:
+    # Found, not imported: cfn-lint itself is large.
+    folder = Path(importlib.util.find_spec("cfnlint").origin).parent / "data/schemas"
+    return folder, json.loads((folder / "providers/us-east-1.json").read_text())
+
+
+@functools.cache
+def schema(name: str) -> Schema | None:
+    """Return what AWS says about a type, or None if AWS has none of this name."""
+    folder, files = _schemas()
+    if name not in files or name == "AWS::CloudFormation::CustomResource":  # it takes anything
+        return None
+    body = json.loads((folder / f"resources/{files[name]}.json").read_text())
+    plain = lambda part: {p.split("/")[2] for p in body.get(part, []) if p.count("/") == 2}  # noqa: E731
+    properties = frozenset(body["properties"]) - plain("readOnlyProperties")
+    fixed = frozenset(plain("createOnlyProperties"))
+    return Schema(properties, tuple(body.get("required", ())), fixed)
+
+
+def check(one: Resource) -> None:
+    """Refuse properties that AWS does not know for a type, or that are missing.
+
+    Raises:
+        Failure: with the reason.
+    """
+    known = schema(one.type)
+    if known is None:  # a custom resource has what its function wants
+        return
+    if unknown := [name for name in one.properties if name not in known.properties]:
+        raise Failure(f"Encountered unsupported property {unknown[0]}")
+    if lacking := [name for name in known.required if name not in one.properties]:
+        raise Failure(
+            f"Properties validation failed for resource {one.name} with message:\n"
+            f"#: required key [{lacking[0]}] not found"
+        )
+
+
+def replaces(name: str, changed: set[str]) -> set[str]:
+    """Return which of the changed properties make a new resource necessary."""
+    known = schema(name)
+    return changed & known.fixed if known else changed & {"ServiceToken"}
