@@ -151,7 +151,8 @@ def test_what_does_not_start_says_why(home, monkeypatch):
 def test_the_commands_show_it_and_lead_a_terminal_there(aws, tmp_path):
     run = f"{sys.executable} -m helpers"
     assert local.NAME in sh(f"{run} status")
-    shown = [one for one in json.loads(sh(f"{run} status --json")) if one["name"] == local.NAME]
+    runs = json.loads(sh(f"{run} status --json"))["runs"]
+    shown = [one for one in runs if one["name"] == local.NAME]
     assert shown[0]["alive"] and shown[0]["facts"]["endpoint"] == aws.endpoint
     assert aws.endpoint in sh(f"{run} up cloud")
     plain = {name: "" for name in os.environ if name.startswith(("AWS_", "LAB_AWS"))}
