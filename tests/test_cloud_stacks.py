@@ -11,7 +11,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from helpers import cloud
+from helpers import cloud, ledger
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "data/templates"
 TRUST = """{Version: 2012-10-17, Statement: [{Effect: Allow, Action: "sts:AssumeRole",
@@ -21,6 +21,12 @@ TRUST = """{Version: 2012-10-17, Statement: [{Effect: Allow, Action: "sts:Assume
 @pytest.fixture(scope="module", autouse=True)
 def aws(shared_home):
     return cloud.start()
+
+
+@pytest.fixture(autouse=True)
+def session():
+    """boto3 remembers the keys it has found; the next test may have others."""
+    boto3.DEFAULT_SESSION = None
 
 
 @pytest.fixture(scope="module")
@@ -1116,11 +1122,12 @@ Resources:
         Version: 2012-10-17
         Statement:
           - {Effect: Allow, Principal: {Service: lambda.amazonaws.com}, Action: sts:AssumeRole}
+      ManagedPolicyArns: [arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole]
       Policies:
         - PolicyName: clean
           PolicyDocument:
             Version: 2012-10-17
-            Statement: [{Effect: Allow, Action: ["s3:*", "logs:*"], Resource: "*"}]
+            Statement: [{Effect: Allow, Action: "s3:*", Resource: "*"}]
   CleanerPermission:
     Type: AWS::Lambda::Permission
     Properties:
@@ -1157,3 +1164,12 @@ def test_a_pipeline_with_a_build_and_a_custom_resource(cf):
     assert [group["retentionInDays"] for group in groups] == [14]
     deleted(cf, "pipes")  # although its bucket was not empty
     assert out["Store"] not in [b["Name"] for b in s3.list_buckets()["Buckets"]]
+
+
+def test_functions_end_with_the_cloud(home):
+    cloud.start()
+    function("endless", "import time\ndef handler(event, context): time.sleep(600)\n", Timeout=900)
+    boto3.client("lambda").invoke(FunctionName="endless", InvocationType="Event")
+    while not [entry for entry in ledger.entries() if entry.name == "Lambda function endless"]:
+        time.sleep(0.05)
+    assert ledger.down() == []

@@ -12,18 +12,12 @@ use of the service (``extensions``), and there
 - answers what is no call of AWS at an address of its own (``calls.DOORS``);
 - starts processes and machines through the ledger: they end when the cloud does.
 
-<<<<<<< HEAD
 CloudFormation calls the same API as a learner does: a new type of resource is a row in
 ``stacks/types.py``.
 
-``services/sts.py`` is the smallest example. A check gets a ``calls.Call``, whose key has proved to
-be the caller's (``signatures``); ``policies.verdict`` reads policies, and ``sts.caller`` says who
-it is.
-=======
 ``services/s3.py`` is an example. A check gets a ``calls.Call``, whose key has proved to
 be the caller's (``signatures``) and whose policies allow it (``permissions``); ``policies.verdict``
 reads policies, ``sts.caller`` says who it is, and ``sts.assume`` lets a service be a role.
->>>>>>> iam
 """
 
 from helpers.cloud.costs import bill
