@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import cloud, ledger, machine, vm
-from helpers.cloud import local
+from helpers.cloud import costs, local
 
 BUSYBOX = "ami-0b5b0c5b0c5b00001"
 SERVER = "ami-0b5b0c5b0c5b00002"
@@ -398,10 +398,15 @@ def test_user_data_that_is_no_script_or_fails_says_so_and_nothing_is_left(ec2):
     assert "unpacked" in said(ec2, packed, "ended with status 0")
     assert state(ec2, broken) == "running"
     folders = [machine_of(one).folder for one in found]
+    attached = [{"Name": "attachment.instance-id", "Values": found}]
+    volumes = ec2.describe_volumes(Filters=attached)["Volumes"]
+    assert [(one["VolumeType"], one["Size"]) for one in volumes] == [("gp3", 8)] * 3
+    assert {item.name: item.hour for item in costs.items()}[broken] == costs.price("t2.micro")
     terminate(ec2, *found)
+    gone = next(item for item in costs.items() if item.name == broken)
+    assert gone.hour == 0 and gone.spent > 0
     assert not any(folder.exists() for folder in folders)
     assert not {entry.name.split()[-1] for entry in ledger.entries()} & set(found)
-    attached = [{"Name": "attachment.instance-id", "Values": found}]
     assert ec2.describe_volumes(Filters=attached)["Volumes"] == []
     assert ec2.describe_network_interfaces(Filters=attached)["NetworkInterfaces"] == []
     assert facts(ec2, broken)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"

@@ -136,7 +136,8 @@ class Instance(instances.Instance):
 
     def setup_defaults(self) -> None:
         """Give it a root volume, under the name that its image has for it."""
-        volume = self.ec2_backend.create_volume(size=8, zone_name=self.availability_zone)
+        zone = self.availability_zone
+        volume = self.ec2_backend.create_volume(size=8, zone_name=zone, volume_type="gp3")
         self.ec2_backend.attach_volume(volume.id, self.id, self.root_device_name, True)
 
     def _become(self, state: str, code: str = "", message: str = "") -> None:
