@@ -341,6 +341,9 @@ def test_files_survive_a_reboot_and_a_stop_and_user_data_runs_once(ec2, web):
     assert (change["PreviousState"]["Name"], change["InstanceId"]) == ("running", one)
     ec2.get_waiter("instance_stopped").wait(InstanceIds=[one])
     assert "PublicIpAddress" not in facts(ec2, one)
+    ec2.modify_instance_attribute(InstanceId=one, UserData={"Value": b"#!/bin/sh\n"})
+    attribute = ec2.describe_instance_attribute(InstanceId=one, Attribute="userData")
+    assert base64.b64decode(attribute["UserData"]["Value"]) == b"#!/bin/sh\n"
     assert facts(ec2, one)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
     assert one not in [other.name for other in vm.running()]
     assert "user data ended" in console(ec2, one)

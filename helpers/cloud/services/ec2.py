@@ -8,6 +8,7 @@ traffic have no effect or are refused; nothing leaves an instance.
 
 from __future__ import annotations
 
+import base64
 import re
 import threading
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from moto.ec2.models import elastic_network_interfaces as interfaces
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.responses import EC2Response
+from moto.ec2.responses import instances as requests
 
 from helpers.cloud import calls
 from helpers.cloud.calls import Call, Refusal
@@ -290,6 +292,10 @@ def check_type(name: str) -> None:
 
 Instance.images = {ami: image for ami, (image, *_) in AMIS.items()}
 instances.Instance = Instance
+_user_data = requests.parse_user_data  # takes what is decoded (a blob is) for what is encoded
+requests.parse_user_data = lambda data: _user_data(
+    base64.b64encode(data) if isinstance(data, bytes) else data
+)
 _name = interfaces.generate_dns_from_ip
 interfaces.generate_dns_from_ip = lambda ip, *kind: ip if ip[:4] == "127." else _name(ip, *kind)
 interfaces.random_public_ip = elastic_ip_addresses.random_ip = free_address
