@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 
 from helpers import cloud, ledger, machine, vm
 from helpers.cloud import costs, local
+
+pytestmark = pytest.mark.skipif(not machine.qemu(), reason="needs QEMU")
 
 BUSYBOX = "ami-0b5b0c5b0c5b00001"
 SERVER = "ami-0b5b0c5b0c5b00002"
@@ -453,6 +456,7 @@ def test_a_launch_template_and_a_token_that_comes_twice(ec2):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("ssh"), reason="needs the ssh command")
 def test_the_command_launches_amazon_linux_and_a_key_opens_it(ec2, tmp_path):
     (tmp_path / "setup.sh").write_text("#!/bin/bash -xe\nwords=(a b)\necho ${#words[@]} > /count\n")
     run = (
