@@ -313,7 +313,7 @@ def registry(settings: dict) -> Probe:
 
 def survey() -> list[Part]:
     """Return the doctor's table: what is real here, rung by rung."""
-    return [_vm_part(), _container_part(), _namespace_part(), _image_part()]
+    return [_vm_part(), _container_part(), _namespace_part(), _image_part(), _aws_part()]
 
 
 QEMU_COMMAND = (
@@ -374,6 +374,16 @@ def _image_part() -> Part:
     if probe.works:
         return Part("images", "registry", "the published images")
     return Part("images", "stand-in", real, probe.why)
+
+
+def _aws_part() -> Part:
+    if os.environ.get("LAB_AWS") == "real":
+        return Part("AWS", "real account", "Amazon's own, which costs money")
+    instances = "instances are virtual machines" if qemu() else "no instances without QEMU"
+    real = f"a server on this machine; {instances}"
+    why = "a real account costs money and has to be named in full"
+    command = "export LAB_AWS=real LAB_AWS_PROFILE=NAME LAB_AWS_ACCOUNT=NUMBER"
+    return Part("AWS", "local cloud", real, why, command)
 
 
 def _run_boot_sector(accelerator: str, seconds: float) -> Probe:
