@@ -391,13 +391,14 @@ def test_user_data_that_is_no_script_or_fails_says_so_and_nothing_is_left(ec2):
         launch(ec2, text, kind=kind, wait=False)[0]
         for text, kind in (
             ("#cloud-config\npackages: [httpd]\n", "t2.micro"),
-            ("#!/bin/sh\necho before\nnonsense\nexit 3\n", "t2.micro"),
+            ("#!/bin/sh\nnohup echo before\nnonsense\nexit 3\n", "t2.micro"),
             (gzip.compress(b"#!/bin/sh\necho unpacked\n"), "m5.24xlarge"),
         )
     )
     found = [cloud_config, broken, packed]
     ec2.get_waiter("instance_running").wait(InstanceIds=found)
     assert "first line begins with #!" in said(ec2, cloud_config, "user data was not run")
+    assert "nohup: not found" not in console(ec2, broken)
     assert "nonsense: not found" in said(ec2, broken, "user data ended with status 3")
     capped = "m5.24xlarge has 96 vCPU and 393216 MiB; this machine gives"
     assert capped in console(ec2, packed)

@@ -478,6 +478,17 @@ def test_s3_says_it_word_by_word(things, user):
     )
 
 
+def test_only_who_may_list_a_bucket_is_told_that_an_object_is_missing(things, user):
+    s3 = user.client("s3")
+    user.may(allow("s3:GetObject"))
+    said = refused("AccessDenied", s3.get_object, Bucket="things", Key="missing")
+    assert "not authorized to perform: s3:ListBucket" in said
+    refused("403", s3.head_object, Bucket="things", Key="missing")
+    user.may(allow(["s3:GetObject", "s3:ListBucket"]))
+    refused("NoSuchKey", s3.get_object, Bucket="things", Key="missing")
+    refused("404", s3.head_object, Bucket="things", Key="missing")
+
+
 def test_who_one_is_can_always_be_asked(user):
     user.may(deny("*"))
     assert user.client("sts").get_caller_identity()["Arn"] == user.arn

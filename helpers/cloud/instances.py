@@ -75,7 +75,7 @@ mkdir -p /etc/dropbear /var/log
 {first}
 """
 FIRST = """
-touch /etc/passwd /etc/group /usr/bin/sudo /{keys} /{user_data}
+touch /etc/passwd /etc/group /usr/bin/sudo /usr/bin/nohup /{keys} /{user_data}
 cd /root
 {{ {run}; }} 2>&1 | tee /var/log/cloud-init-output.log
 """
@@ -237,6 +237,7 @@ class Instance(instances.Instance):
             "etc/passwd": users.encode(),
             "etc/group": b"root:x:0:\n",
             "usr/bin/sudo": b'#!/bin/sh\nexec "$@"\n',
+            "usr/bin/nohup": b"#!/bin/sh\ntrap '' HUP\nexec \"$@\"\n",
             KEYS: pair.material_public.strip() + b"\n" if pair else b"",
             USER_DATA: decoded(self.user_data),
         }

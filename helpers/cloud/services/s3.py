@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from moto.iam.access_control import PermissionResult
 from moto.s3 import urls
-from moto.s3.models import FakeBucket, PublicAccessBlock, S3Backend, s3_backends
+from moto.s3.models import FakeBucket, FakeKey, PublicAccessBlock, S3Backend, s3_backends
 from moto.s3.responses import S3Response
 from moto.s3.utils import bucket_policy_is_public
 from moto.sns.models import sns_backends
@@ -62,6 +62,9 @@ def needs(call: Call) -> list[tuple[str, str]]:
     if source := call.request.headers.get("x-amz-copy-source"):
         path = unquote(source).split("?")[0].lstrip("/")
         found.append(("s3:GetObject", f"arn:aws:s3:::{path}"))
+    there = _buckets().get(call.labels.get("Bucket", ""))
+    if name == "GetObject" and there and not isinstance(there.keys.get(keys[0]), FakeKey):
+        found.append(("s3:ListBucket", bucket))  # to be told that an object is not there
     return found
 
 
