@@ -23,8 +23,6 @@ from helpers.cloud.environment import ACCOUNT
 from helpers.cloud.stacks import api
 from helpers.cloud.stacks.api import Caller, Failure
 
-CANNOT = "The local cloud cannot update {} of {} in place"
-
 
 @dataclass
 class Resource:
@@ -84,15 +82,16 @@ class Type:
         service: as boto3 calls it.
         create, update, delete: operations; update takes all properties.
         key: the parameters that say which one: ``VpcId`` is the physical id, ``A=B`` is fact B.
-        ref: its physical id: a path in the answer to create, or a text of facts.
+        ref: its physical id, a text of facts; if there is none, its name.
         name: the property that names it, which is made up if it is missing.
         parameters: turns properties into parameters of create.
         settings: what is set apart.
-        attributes: of Fn::GetAtt: a text of facts, or ``Operation key path``.
+        attributes: of Fn::GetAtt: a text of facts, or a path below what ``look`` finds.
+        look: the operation that describes it, key and path.
         wait, gone: waiters for when it has been made and deleted.
         undo: settings must be undone before it can be deleted.
         tidy: turns a name that is made up into one that is allowed.
-        extra: further parameters of update, or of delete.
+        extra: further parameters of update.
     """
 
     service: str
@@ -104,6 +103,7 @@ class Type:
     parameters: Callable[[dict], dict] = dict
     settings: tuple[Setting, ...] = ()
     attributes: dict[str, str] = field(default_factory=dict)
+    look: str = ""
     update: str = ""
     wait: str = ""
     gone: str = ""
@@ -118,18 +118,13 @@ class Type:
             properties[self.name] = one.made[self.name] = self.tidy(generated(one))
         apart = {n for s in self.settings if not s.later for n in s.names.split()}
         create = {name: value for name, value in properties.items() if name not in apart}
-        answer = call(self.service, self.create, self.parameters(create)) if self.create else {}
-        answer.pop("ResponseMetadata", None)
-        one.made |= answer
-        if "{" in self.ref:
-            one.physical = self.ref.format(**one.facts)
-        elif self.ref:
-            one.physical = jmespath.search(self.ref, answer)
-        else:
-            one.physical = properties.get(self.name) or generated(one)
+        if self.create:
+            one.made |= call(self.service, self.create, self.parameters(create))
+        ref = self.ref.format(**one.facts)
+        one.physical = ref or properties.get(self.name) or generated(one)
         started()
         if self.wait:
-            call.wait(self.service, self.wait, self._key(one, self.key))
+            call.wait(self.service, self.wait, _key(one, self.key))
         for setting in self.settings:
             if not setting.later:
                 self._set(call, one, setting, {}, one.properties)
@@ -137,22 +132,23 @@ class Type:
     def change(self, call: Caller, one: Resource, old: dict, new: dict) -> None:
         """Update a resource in place."""
         changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        given = dict(new)
         for setting in self.settings:
-            if changed & set(setting.names.split()):
+            names = set(setting.names.split())
+            if changed & names:
                 self._set(call, one, setting, old, new)
-                changed -= set(setting.names.split())
-        if changed and not self.update:
-            raise Failure(CANNOT.format(", ".join(sorted(changed)), one.type))
+            changed -= names
+            given = {name: value for name, value in given.items() if name not in names}
         if changed:
-            names = {n for s in self.settings for n in s.names.split()}
-            given = {name: value for name, value in new.items() if name not in names}
-            wanted = self.parameters(given) | self._key(one, self.key) | self.extra
-            known = self._known(wanted, self.update)
-            if lost := sorted(changed & (wanted.keys() - known.keys())):
-                raise Failure(CANNOT.format(", ".join(lost), one.type))
+            wanted = self.parameters(given) | _key(one, self.key) | self.extra
+            known = self._known(wanted, self.update) if self.update else {}
+            lost = changed & (wanted.keys() - known.keys()) if self.update else changed
+            if lost:
+                what = ", ".join(sorted(lost))
+                raise Failure(f"The local cloud cannot update {what} of {one.type} in place")
             call(self.service, self.update, known)
         if self.wait:
-            call.wait(self.service, self.wait, self._key(one, self.key))
+            call.wait(self.service, self.wait, _key(one, self.key))
 
     def remove(self, call: Caller, one: Resource) -> None:
         """Delete a resource. That it is not there any more is no error."""
@@ -160,11 +156,11 @@ class Type:
             for setting in reversed(self.settings if self.undo else ()):
                 self._set(call, one, setting, one.properties, {})
             if self.delete:
-                wanted = self._key(one, self.key) or self.parameters(one.properties)
+                wanted = _key(one, self.key) or self.parameters(one.properties)
                 force = {"force": True} if one.properties.get("EmptyOnDelete") else {}
                 call(self.service, self.delete, wanted | force)
             if self.gone:
-                call.wait(self.service, self.gone, self._key(one, self.key))
+                call.wait(self.service, self.gone, _key(one, self.key))
         except ClientError as problem:
             if not api.missing(problem):
                 raise
@@ -176,40 +172,37 @@ class Type:
     def attribute(self, call: Caller, one: Resource, name: str) -> str:
         """Return what Fn::GetAtt gives."""
         way = self.attributes[name]
-        if " " not in way:
-            facts = one.facts | {"region": call.keys["region_name"], "account": ACCOUNT}
-            return way.format(**facts)
-        operation, key, path = way.split(" ", 2)
-        if operation == self.create:
-            return jmespath.search(path, one.made)
-        found = jmespath.search(path, call(self.service, operation, self._key(one, key)))
-        return "" if found is None else found
+        if not way.startswith("."):
+            region = call.keys["region_name"]
+            return way.format(**one.facts, region=region, account=ACCOUNT)
+        operation, key, path = self.look.split()
+        found = jmespath.search(path + way, call(self.service, operation, _key(one, key)))
+        return "" if found is None else str(found)
 
     def _set(self, call: Caller, one: Resource, setting: Setting, old: dict, new: dict) -> None:
         """Make the calls between what was wanted and what is."""
-        key = self._key(one, setting.key or self.key)
-        was, wanted = setting.wanted(old), setting.wanted(new)
-        if setting.unset:
-            undo = lambda each: self._known(key | each, setting.unset)  # noqa: E731
-            kept = [undo(each) for each in wanted]
-            for each in was:
-                if each not in wanted and undo(each) not in kept:
-                    call(self.service, setting.unset, undo(each))
+        key = _key(one, setting.key or self.key)
+        was = [key | each for each in setting.wanted(old)]
+        wanted = [key | each for each in setting.wanted(new)]
+        undo = lambda each: self._known(each, setting.unset) if setting.unset else {}  # noqa: E731
+        kept = [undo(each) for each in wanted]
+        for each in was:
+            if setting.unset and each not in wanted and undo(each) not in kept:
+                call(self.service, setting.unset, undo(each))
         for each in wanted:
             if each not in was:
-                only = self._known(key | each, setting.unset).keys() if setting.unset else ()
-                known = self._known(key | each, setting.set)
-                given = {n: v for n, v in (key | each).items() if n in known or n not in only}
-                call(self.service, setting.set, given)
+                only = undo(each).keys() - self._known(each, setting.set).keys()
+                call(self.service, setting.set, {n: each[n] for n in each if n not in only})
 
     def _known(self, parameters: dict, operation: str) -> dict:
         shape = get_service_model(self.service).operation_model(operation).input_shape
         names = {name.lower() for name in shape.members}
         return {name: value for name, value in parameters.items() if name.lower() in names}
 
-    def _key(self, one: Resource, key: str) -> dict:
-        pairs = (word.partition("=") for word in key.split())
-        return {name: one.facts[fact or "id"] for name, _, fact in pairs}
+
+def _key(one: Resource, key: str) -> dict:
+    pairs = (word.partition("=") for word in key.split())
+    return {name: one.facts[fact or "id"] for name, _, fact in pairs}
 
 
 def generated(one: Resource) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -15,100 +15,87 @@ from helpers.cloud.stacks.api import Caller, Failure
 from helpers.cloud.stacks.custom import Custom
 from helpers.cloud.stacks.resources import Resource, Setting, Type
 
-Properties = dict
-
 
 def renamed(**names: str):
     """Return a function that gives properties their names in the API."""
     return lambda p: {names.get(name, name): value for name, value in p.items()}
 
 
-def single(name: str, operation: str, undo: str = "", put=None, default=None, **more) -> Setting:
-    """Return a setting of one property, whose value ``put`` turns into parameters."""
-    put = put or (lambda value: {name: value})
+def _put(name: str, put, value) -> dict:
+    return put(value) if callable(put) else {put or name: value}
 
-    def wanted(p: Properties) -> list[dict]:
+
+def single(name: str, operation: str, undo: str = "", put=None, default=None, **more) -> Setting:
+    """Return a setting of one property; ``put`` is its parameter, or makes all parameters."""
+
+    def wanted(p: dict) -> list[dict]:
         value = p.get(name, default)
-        return [] if value is None else [put(value)]
+        return [] if value is None else [_put(name, put, value)]
 
     return Setting(name, operation, undo, wanted, **more)
 
 
-def each(name: str, operation: str, undo: str, put, **more) -> Setting:
+def each(name: str, operation: str, undo: str, put=None, default=(), **more) -> Setting:
     """Return a setting of a property that is a list, with one call for each of its parts."""
-    return Setting(name, operation, undo, lambda p: [put(one) for one in p.get(name, [])], **more)
+
+    def wanted(p: dict) -> list[dict]:
+        return [_put(name, put, one) for one in p.get(name, default)]
+
+    return Setting(name, operation, undo, wanted, **more)
+
+
+def tags(operation: str, undo: str, more=(), key: str = "") -> Setting:
+    """Return the setting of tags, which are taken away by their keys."""
+    put = lambda tag: {"Tags": [tag], "TagKeys": [tag["Key"]], **dict(more)}  # noqa: E731
+    return each("Tags", operation, undo, put, key=key)
 
 
 # --- S3
 
-CLOSED = {
-    "BlockPublicAcls": True,
-    "BlockPublicPolicy": True,
-    "IgnorePublicAcls": True,
-    "RestrictPublicBuckets": True,
-}
+CLOSED = dict.fromkeys(
+    "BlockPublicAcls BlockPublicPolicy IgnorePublicAcls RestrictPublicBuckets".split(), True
+)
 
 
 def _encryption(value: dict) -> dict:
-    rules = value["ServerSideEncryptionConfiguration"]
     names = renamed(ServerSideEncryptionByDefault="ApplyServerSideEncryptionByDefault")
-    return {"ServerSideEncryptionConfiguration": {"Rules": [names(rule) for rule in rules]}}
+    rules = [names(rule) for rule in value["ServerSideEncryptionConfiguration"]]
+    return {"ServerSideEncryptionConfiguration": {"Rules": rules}}
 
 
 def _website(value: dict) -> dict:
-    found = dict(value)
-    if "IndexDocument" in found:
-        found["IndexDocument"] = {"Suffix": found["IndexDocument"]}
-    if "ErrorDocument" in found:
-        found["ErrorDocument"] = {"Key": found["ErrorDocument"]}
-    if "RoutingRules" in found:
-        names = renamed(RoutingRuleCondition="Condition", RedirectRule="Redirect")
-        found["RoutingRules"] = [names(rule) for rule in found["RoutingRules"]]
+    parts = {"IndexDocument": "Suffix", "ErrorDocument": "Key"}
+    found = {n: {parts[n]: one} if n in parts else one for n, one in value.items()}
     return {"WebsiteConfiguration": found}
 
 
 def _lifecycle(value: dict) -> dict:
-    rules = []
-    for given in value["Rules"]:
-        rule = dict(given)
-        rule["Filter"] = {"Prefix": rule.pop("Prefix", "")}
+    rules = [{"Filter": {"Prefix": rule.get("Prefix", "")}, **rule} for rule in value["Rules"]]
+    for rule in rules:
+        rule.pop("Prefix", None)
         if "ExpirationInDays" in rule:
             rule["Expiration"] = {"Days": rule.pop("ExpirationInDays")}
-        if "NoncurrentVersionExpirationInDays" in rule:
-            days = rule.pop("NoncurrentVersionExpirationInDays")
-            rule["NoncurrentVersionExpiration"] = {"NoncurrentDays": days}
-        if "Transitions" in rule:
-            names = renamed(TransitionInDays="Days", TransitionDate="Date")
-            rule["Transitions"] = [names(one) for one in rule["Transitions"]]
-        rules.append(rule)
     return {"LifecycleConfiguration": {"Rules": rules}}
 
 
 def _notification(value: dict) -> dict:
-    found = {}
-    for name, target, arn in (
-        ("QueueConfigurations", "Queue", "QueueArn"),
-        ("TopicConfigurations", "Topic", "TopicArn"),
-        ("LambdaConfigurations", "Function", "LambdaFunctionArn"),
-    ):
-        place = name.replace("LambdaConf", "LambdaFunctionConf")
-        for one in value.get(name, []):
-            entry = {arn: one[target], "Events": [one["Event"]]}
-            if "Filter" in one:
-                entry["Filter"] = {"Key": {"FilterRules": one["Filter"]["S3Key"]["Rules"]}}
-            found.setdefault(place, []).append(entry)
-    bridge = value.get("EventBridgeConfiguration")
-    if bridge and str(bridge.get("EventBridgeEnabled", True)).lower() == "true":
+    found, bridge = dict(value), value.get("EventBridgeConfiguration", {})
+    if str(bridge.get("EventBridgeEnabled", True)).lower() == "false":
+        del found["EventBridgeConfiguration"]
+    elif bridge:
         found["EventBridgeConfiguration"] = {}
+    arns = {"Queue": "QueueArn", "Topic": "TopicArn", "Function": "LambdaFunctionArn"}
+    for name in ("QueueConfigurations", "TopicConfigurations", "LambdaConfigurations"):
+        if name in found:
+            entries = [renamed(Event="Events", **arns)(one) for one in found.pop(name)]
+            found[name.replace("Lambda", "LambdaFunction")] = entries
     return {"NotificationConfiguration": found}
 
 
-def _bucket(p: Properties) -> dict:
-    wanted = {"Bucket": p.pop("BucketName")}
+def _bucket(p: dict) -> dict:
     if "AccessControl" in p:
-        letters = p.pop("AccessControl")
-        wanted["ACL"] = "".join(f"-{c.lower()}" if c.isupper() else c for c in letters).lstrip("-")
-    return wanted | p
+        p["ACL"] = re.sub(r"\B[A-Z]", r"-\g<0>", p.pop("AccessControl")).lower()
+    return renamed(BucketName="Bucket")(p)
 
 
 class Bucket(Type):
@@ -116,94 +103,75 @@ class Bucket(Type):
 
     def make(self, call: Caller, one: Resource, started) -> None:
         """Create the bucket, unless its name is taken."""
-        if name := one.properties.get("BucketName"):
-            try:
-                call("s3", "HeadBucket", {"Bucket": name})
-            except ClientError:
-                pass
-            else:
+        name = one.properties.get("BucketName")
+        try:
+            if name and call("s3", "HeadBucket", {"Bucket": name}):
                 raise Failure(f"{name} already exists")
+        except ClientError:
+            pass
         super().make(call, one, started)
 
 
 # --- IAM
 
 
-def _identity(kind: str) -> tuple[Setting, ...]:
+def _policies(kind: str) -> tuple[Setting, ...]:
     """Return the settings that users, groups and roles share."""
-    return (
-        each(
-            "ManagedPolicyArns",
-            f"Attach{kind}Policy",
-            f"Detach{kind}Policy",
-            lambda arn: {"PolicyArn": arn},
-        ),
-        each("Policies", f"Put{kind}Policy", f"Delete{kind}Policy", dict),
-    )
+    arns = each("ManagedPolicyArns", f"Attach{kind}Policy", f"Detach{kind}Policy", "PolicyArn")
+    return arns, each("Policies", f"Put{kind}Policy", f"Delete{kind}Policy", dict)
 
 
-def _attached(operation: str, undo: str, put) -> tuple[Setting, ...]:
-    """Return the settings of a policy that says to whom it belongs."""
-    return tuple(
-        Setting(
-            f"{kind}s PolicyName PolicyDocument",
-            operation.format(kind),
-            undo.format(kind),
-            lambda p, kind=kind: [{f"{kind}Name": who} | put(p) for who in p.get(f"{kind}s", [])],
-        )
-        for kind in ("User", "Group", "Role")
-    )
+def _inline(kind: str) -> Setting:
+    """Return the setting of a policy that is put into users, groups or roles."""
+
+    def wanted(p: dict) -> list[dict]:
+        policy = {name: p.get(name) for name in ("PolicyName", "PolicyDocument")}
+        return [{f"{kind}Name": who} | policy for who in p.get(f"{kind}s", [])]
+
+    names = f"{kind}s PolicyName PolicyDocument"
+    return Setting(names, f"Put{kind}Policy", f"Delete{kind}Policy", wanted)
 
 
-def _inline(p: Properties) -> dict:
-    return {"PolicyName": p["PolicyName"], "PolicyDocument": p["PolicyDocument"]}
+def _attached(kind: str) -> Setting:
+    return each(f"{kind}s", f"Attach{kind}Policy", f"Detach{kind}Policy", f"{kind}Name")
 
 
 # --- EC2
 
-
-def _tags(key: str = "Resources") -> Setting:
-    return each("Tags", "CreateTags", "DeleteTags", lambda tag: {"Tags": [tag]}, key=key)
-
-
-TAGS = _tags()
+TAGS = each("Tags", "CreateTags", "DeleteTags", lambda tag: {"Tags": [tag]}, key="Resources")
 EVERYWHERE = {"IpProtocol": "-1", "CidrIp": "0.0.0.0/0"}
+SIDES = {
+    "CidrIp": ("IpRanges", "CidrIp"),
+    "CidrIpv6": ("Ipv6Ranges", "CidrIpv6"),
+    "SourceSecurityGroupId": ("UserIdGroupPairs", "GroupId"),
+    "SourceSecurityGroupName": ("UserIdGroupPairs", "GroupName"),
+    "DestinationSecurityGroupId": ("UserIdGroupPairs", "GroupId"),
+}
 
 
 def _permission(rule: dict) -> dict:
     """Return a rule of a security group as the API takes it."""
-    found = {n: rule[n] for n in ("IpProtocol", "FromPort", "ToPort") if n in rule}
-    found["IpProtocol"] = str(found["IpProtocol"])
-    why = {"Description": rule["Description"]} if "Description" in rule else {}
-    side = "Source" if any(name.startswith("Source") for name in rule) else "Destination"
-    if "CidrIp" in rule:
-        found["IpRanges"] = [{"CidrIp": rule["CidrIp"], **why}]
-    if "CidrIpv6" in rule:
-        found["Ipv6Ranges"] = [{"CidrIpv6": rule["CidrIpv6"], **why}]
-    for name, part in (("SecurityGroupId", "GroupId"), ("SecurityGroupName", "GroupName")):
-        if f"{side}{name}" in rule:
-            found["UserIdGroupPairs"] = [{part: rule[f"{side}{name}"], **why}]
-    if f"{side}PrefixListId" in rule:
-        found["PrefixListIds"] = [{"PrefixListId": rule[f"{side}PrefixListId"], **why}]
+    found = {name: value for name, value in rule.items() if name not in SIDES}
+    why = {"Description": found.pop("Description")} if "Description" in found else {}
+    for name in SIDES.keys() & rule.keys():
+        place, key = SIDES[name]
+        found[place] = [{key: rule[name], **why}]
     return {"IpPermissions": [found]}
 
 
-def _rule(p: Properties) -> dict:
+def _rule(p: dict) -> dict:
     group = {name: p[name] for name in ("GroupId", "GroupName") if name in p}
-    return group | _permission(p)
+    return group | _permission({name: p[name] for name in p if name not in group})
 
 
-def _instance(p: Properties) -> dict:
+def _instance(p: dict) -> dict:
     found = {"MinCount": 1, "MaxCount": 1} | p
-    if "UserData" in found:  # botocore encodes it
-        found["UserData"] = base64.b64decode(found["UserData"]).decode()
+    if "UserData" in found:
+        found["UserData"] = base64.b64decode(found["UserData"]).decode()  # botocore encodes it
     if "IamInstanceProfile" in found:
         found["IamInstanceProfile"] = {"Name": found["IamInstanceProfile"]}
-    if "Monitoring" in found:
-        found["Monitoring"] = {"Enabled": found["Monitoring"]}
-    place = {n: found.pop(n) for n in ("AvailabilityZone", "Tenancy", "HostId") if n in found}
-    if place:
-        found["Placement"] = place
+    if "AvailabilityZone" in found:
+        found["Placement"] = {"AvailabilityZone": found.pop("AvailabilityZone")}
     if "NetworkInterfaces" in found:
         names = renamed(GroupSet="Groups")
         found["NetworkInterfaces"] = [names(one) for one in found["NetworkInterfaces"]]
@@ -223,64 +191,18 @@ class Instance(Type):
 
     def change(self, call: Caller, one: Resource, old: dict, new: dict) -> None:
         """Stop it, change it, start it again."""
-        still = ("InstanceType", "UserData")
-        key = {"InstanceIds": one.physical}
-        if any(old.get(name) != new.get(name) for name in still):
+        both = {n for n in ("InstanceType", "UserData") if n in old and n in new}
+        if changed := [name for name in both if old[name] != new[name]]:
+            key = {"InstanceIds": one.physical}
             call("ec2", "StopInstances", key)
             call.wait("ec2", "instance_stopped", key)
-            for name in still:
-                if old.get(name) != new.get(name):
-                    value = new.get(name, "m1.small" if name == "InstanceType" else "")
-                    value = base64.b64decode(value) if name == "UserData" else value
-                    wanted = {"InstanceId": one.physical, name: {"Value": value}}
-                    call("ec2", "ModifyInstanceAttribute", wanted)
+            for name in changed:
+                value = base64.b64decode(new[name]) if name == "UserData" else new[name]
+                wanted = {"InstanceId": one.physical, name: {"Value": value}}
+                call("ec2", "ModifyInstanceAttribute", wanted)
             call("ec2", "StartInstances", key)
-        rest = {name: new[name] for name in new if name not in still}
-        super().change(call, one, {n: old[n] for n in old if n not in still}, rest)
+        super().change(call, one, *({n: p[n] for n in p if n not in both} for p in (old, new)))
 
-
-class KeyPair(Type):
-    """A key pair: imported, or made, with its private key put into the Parameter Store."""
-
-    def make(self, call: Caller, one: Resource, started) -> None:
-        """Make or import it."""
-        own = "PublicKeyMaterial" in one.properties
-        kind = IMPORTED_KEY if own else self
-        Type.make(kind, call, one, started)
-        if not own:
-            path = f"/ec2/keypair/{one.made['KeyPairId']}"
-            key = {"Name": path, "Value": one.made.pop("KeyMaterial"), "Type": "SecureString"}
-            call("ssm", "PutParameter", key)
-
-    def remove(self, call: Caller, one: Resource) -> None:
-        """Delete it, and the private key."""
-        super().remove(call, one)
-        if "PublicKeyMaterial" not in one.properties:
-            call("ssm", "DeleteParameters", {"Names": [f"/ec2/keypair/{one.made['KeyPairId']}"]})
-
-
-def _version(which: str) -> str:
-    path = f"to_string(LaunchTemplates[0].{which}VersionNumber)"
-    return f"DescribeLaunchTemplates LaunchTemplateIds {path}"
-
-
-def _clone(kind: str) -> str:
-    return f"GetRepository repositoryName=RepositoryName repositoryMetadata.cloneUrl{kind}"
-
-
-def _instance_fact(path: str) -> str:
-    return f"DescribeInstances InstanceIds Reservations[0].Instances[0].{path}"
-
-
-KEY_ATTRIBUTES = {"KeyPairId": "{KeyPairId}", "KeyFingerprint": "{KeyFingerprint}"}
-IMPORTED_KEY = Type(
-    "ec2",
-    "ImportKeyPair",
-    "KeyName",
-    "DeleteKeyPair",
-    name="KeyName",
-    settings=(_tags("Resources=KeyPairId"),),
-)
 
 # --- Lambda
 
@@ -297,66 +219,32 @@ def _code(code: dict) -> dict:
     return {"ZipFile": buffer.getvalue()}
 
 
-def _function(p: Properties) -> dict:
+def _function(p: dict) -> dict:
     return p | {"Code": _code(p["Code"])} if "Code" in p else p
 
 
 # --- The rest
 
 
-def _pipeline(p: Properties) -> dict:
-    tags = {"tags": p["Tags"]} if p.get("Tags") else {}
-    apart = ("Tags", "RestartExecutionOnUpdate")
-    return {"pipeline": {n: v for n, v in p.items() if n not in apart}} | tags
+def _pipeline(p: dict) -> dict:
+    return {"pipeline": {n: p[n] for n in p if n != "Tags"}} | {n: p[n] for n in p if n == "Tags"}
 
 
-def _logging(p: Properties) -> dict:
-    found = dict(p)
-    if "Logging" in found:
-        kinds = found["Logging"]["ClusterLogging"].get("EnabledTypes", [])
-        names = [kind["Type"] for kind in kinds]
-        found["Logging"] = {"ClusterLogging": [{"types": names, "enabled": True}]}
-    return found
+def attributes(*apart: str, **names: str):
+    """Return a function that makes all properties attributes, but for some."""
 
+    def parameters(p: dict) -> dict:
+        rest = {name: value for name, value in p.items() if name not in apart}
+        return renamed(**names)({n: p[n] for n in apart if n in p}) | {"Attributes": rest}
 
-def _queue(p: Properties) -> dict:
-    apart = ("QueueName", "Tags", "QueueUrl")
-    attributes = {
-        name: json.dumps(value) if isinstance(value, dict) else value
-        for name, value in p.items()
-        if name not in apart
-    }
-    return {n: p[n] for n in apart if n in p} | {"Attributes": attributes}
+    return parameters
 
-
-def _topic(p: Properties) -> dict:
-    found = {"Name": p["TopicName"]} | {n: p[n] for n in ("Tags",) if n in p}
-    rest = {n: v for n, v in p.items() if n not in ("TopicName", "Tags")}
-    return found | ({"Attributes": rest} if rest else {})
-
-
-def _policies(names: str, key: str, operation: str) -> Setting:
-    """Return the setting of a resource that gives its policy to other resources."""
-
-    def wanted(p: Properties) -> list[dict]:
-        document = json.dumps(p.get("PolicyDocument"))
-        if operation == "SetTopicAttributes":
-            value = {"AttributeName": "Policy", "AttributeValue": document}
-        else:
-            value = {"Attributes": {"Policy": document}}
-        return [{key: one} | value for one in p.get(names, [])]
-
-    return Setting(f"{names} PolicyDocument", operation, "", wanted)
-
-
-_VPC = "DescribeCluster name cluster.resourcesVpcConfig"
 
 # A table is read by its rows, so they stay as they are.
 # fmt: off
 TYPES: dict[str, Type] = {
     "AWS::S3::Bucket": Bucket("s3", "CreateBucket", "Bucket", "DeleteBucket", name="BucketName",
-        tidy=lambda name: name.lower()[-63:], parameters=_bucket,
-        settings=(
+        tidy=lambda name: name.lower()[-63:], parameters=_bucket, settings=(
             single("OwnershipControls", "PutBucketOwnershipControls"),
             single("PublicAccessBlockConfiguration", "PutPublicAccessBlock", default=CLOSED),
             single("VersioningConfiguration", "PutBucketVersioning",
@@ -366,242 +254,177 @@ TYPES: dict[str, Type] = {
             single("WebsiteConfiguration", "PutBucketWebsite", "DeleteBucketWebsite", _website),
             single("LifecycleConfiguration", "PutBucketLifecycleConfiguration",
                 "DeleteBucketLifecycle", _lifecycle),
-            single("NotificationConfiguration", "PutBucketNotificationConfiguration",
-                put=_notification, default={}),
+            single("NotificationConfiguration", "PutBucketNotificationConfiguration", "",
+                _notification, default={}),
             single("Tags", "PutBucketTagging", "DeleteBucketTagging",
-                lambda tags: {"Tagging": {"TagSet": tags}}),
-        ),
+                lambda tags: {"Tagging": {"TagSet": tags}})),
         attributes={"Arn": "arn:aws:s3:::{id}", "DomainName": "{id}.s3.amazonaws.com",
             "RegionalDomainName": "{id}.s3.{region}.amazonaws.com",
-            "DualStackDomainName": "{id}.s3.dualstack.{region}.amazonaws.com",
             "WebsiteURL": "http://{id}.s3-website-{region}.amazonaws.com"}),
-    "AWS::S3::BucketPolicy": Type("s3", "PutBucketPolicy", "Bucket=Bucket",
-        "DeleteBucketPolicy", ref="{Bucket}", parameters=renamed(PolicyDocument="Policy"),
-        update="PutBucketPolicy"),
+    "AWS::S3::BucketPolicy": Type("s3", "PutBucketPolicy", "Bucket=Bucket", "DeleteBucketPolicy",
+        ref="{Bucket}", parameters=renamed(PolicyDocument="Policy"), update="PutBucketPolicy"),
     "AWS::IAM::User": Type("iam", "CreateUser", "UserName", "DeleteUser", name="UserName",
-        undo=True,
-        settings=(
-            *_identity("User"),
-            each("Groups", "AddUserToGroup", "RemoveUserFromGroup", lambda g: {"GroupName": g}),
-            single("LoginProfile", "CreateLoginProfile", "DeleteLoginProfile", dict),
-            each("Tags", "TagUser", "UntagUser", lambda t: {"Tags": [t],
-                "TagKeys": [t["Key"]]}),
-        ),
-        attributes={"Arn": "GetUser UserName User.Arn"}),
+        undo=True, look="GetUser UserName User", attributes={"Arn": ".Arn"}, settings=(
+            *_policies("User"), tags("TagUser", "UntagUser"),
+            each("Groups", "AddUserToGroup", "RemoveUserFromGroup", "GroupName"),
+            single("LoginProfile", "CreateLoginProfile", "DeleteLoginProfile", dict))),
     "AWS::IAM::Group": Type("iam", "CreateGroup", "GroupName", "DeleteGroup", name="GroupName",
-        undo=True,
-        settings=_identity("Group"),
-        attributes={"Arn": "GetGroup GroupName Group.Arn"}),
+        undo=True, settings=_policies("Group"), look="GetGroup GroupName Group",
+        attributes={"Arn": ".Arn"}),
     "AWS::IAM::Role": Type("iam", "CreateRole", "RoleName", "DeleteRole", name="RoleName",
-        undo=True, update="UpdateRole",
-        settings=(
-            single("AssumeRolePolicyDocument", "UpdateAssumeRolePolicy",
-                put=lambda document: {"PolicyDocument": document}, later=True),
-            each("Tags", "TagRole", "UntagRole", lambda t: {"Tags": [t],
-                "TagKeys": [t["Key"]]}),
-            *_identity("Role"),
-        ),
-        attributes={"Arn": "GetRole RoleName Role.Arn",
-            "RoleId": "GetRole RoleName Role.RoleId"}),
-    "AWS::IAM::Policy": Type("iam", "", "", "", undo=True,
-        settings=_attached("Put{}Policy", "Delete{}Policy", _inline)),
-    "AWS::IAM::ManagedPolicy": Type("iam", "CreatePolicy", "PolicyArn", "DeletePolicy",
-        ref="Policy.Arn", name="ManagedPolicyName",
-        parameters=renamed(ManagedPolicyName="PolicyName"), undo=True,
-        settings=(
-            single("PolicyDocument", "CreatePolicyVersion",
-                put=lambda document: {"PolicyDocument": document, "SetAsDefault": True},
+        undo=True, update="UpdateRole", look="GetRole RoleName Role",
+        attributes={"Arn": ".Arn", "RoleId": ".RoleId"}, settings=(
+            single("AssumeRolePolicyDocument", "UpdateAssumeRolePolicy", "", "PolicyDocument",
                 later=True),
-            each("Users", "AttachUserPolicy", "DetachUserPolicy", lambda u: {"UserName": u}),
-            each("Groups", "AttachGroupPolicy", "DetachGroupPolicy",
-                lambda g: {"GroupName": g}),
-            each("Roles", "AttachRolePolicy", "DetachRolePolicy", lambda r: {"RoleName": r}),
-        ),
-        attributes={"PolicyArn": "{id}"}),
+            *_policies("Role"), tags("TagRole", "UntagRole"))),
+    "AWS::IAM::Policy": Type("iam", "", "", "", undo=True,
+        settings=(_inline("User"), _inline("Group"), _inline("Role"))),
+    "AWS::IAM::ManagedPolicy": Type("iam", "CreatePolicy", "PolicyArn", "DeletePolicy",
+        ref="{Policy[Arn]}", name="ManagedPolicyName", undo=True,
+        parameters=renamed(ManagedPolicyName="PolicyName"), attributes={"PolicyArn": "{id}"},
+        settings=(
+            single("PolicyDocument", "CreatePolicyVersion", "",
+                lambda document: {"PolicyDocument": document, "SetAsDefault": True}, later=True),
+            _attached("User"), _attached("Group"), _attached("Role"))),
     "AWS::IAM::InstanceProfile": Type("iam", "CreateInstanceProfile", "InstanceProfileName",
         "DeleteInstanceProfile", name="InstanceProfileName", undo=True,
-        settings=(each("Roles", "AddRoleToInstanceProfile", "RemoveRoleFromInstanceProfile",
-            lambda role: {"RoleName": role}),),
-        attributes={"Arn": "GetInstanceProfile InstanceProfileName InstanceProfile.Arn"}),
+        look="GetInstanceProfile InstanceProfileName InstanceProfile",
+        attributes={"Arn": ".Arn"}, settings=(each("Roles", "AddRoleToInstanceProfile",
+            "RemoveRoleFromInstanceProfile", "RoleName"),)),
     "AWS::IAM::AccessKey": Type("iam", "CreateAccessKey", "UserName=UserName AccessKeyId",
-        "DeleteAccessKey", ref="AccessKey.AccessKeyId",
+        "DeleteAccessKey", ref="{AccessKey[AccessKeyId]}",
         settings=(single("Status", "UpdateAccessKey", default="Active"),),
-        attributes={"SecretAccessKey": "CreateAccessKey - AccessKey.SecretAccessKey"}),
-    "AWS::EC2::VPC": Type("ec2", "CreateVpc", "VpcId", "DeleteVpc", ref="Vpc.VpcId",
-        settings=(
+        attributes={"SecretAccessKey": "{AccessKey[SecretAccessKey]}"}),
+    "AWS::EC2::VPC": Type("ec2", "CreateVpc", "VpcId", "DeleteVpc", ref="{Vpc[VpcId]}",
+        attributes={"VpcId": "{id}", "CidrBlock": "{CidrBlock}"}, settings=(
             TAGS,
-            single("EnableDnsSupport", "ModifyVpcAttribute",
-                put=lambda on: {"EnableDnsSupport": {"Value": on}}, default=True),
-            single("EnableDnsHostnames", "ModifyVpcAttribute",
-                put=lambda on: {"EnableDnsHostnames": {"Value": on}}, default=False),
-        ),
-        attributes={"VpcId": "{id}", "CidrBlock": "{CidrBlock}"}),
+            single("EnableDnsSupport", "ModifyVpcAttribute", "",
+                lambda on: {"EnableDnsSupport": {"Value": on}}, default=True),
+            single("EnableDnsHostnames", "ModifyVpcAttribute", "",
+                lambda on: {"EnableDnsHostnames": {"Value": on}}, default=False))),
     "AWS::EC2::Subnet": Type("ec2", "CreateSubnet", "SubnetId", "DeleteSubnet",
-        ref="Subnet.SubnetId",
-        settings=(
-            TAGS,
-            single("MapPublicIpOnLaunch", "ModifySubnetAttribute",
-                put=lambda on: {"MapPublicIpOnLaunch": {"Value": on}}, default=False),
-        ),
+        ref="{Subnet[SubnetId]}", look="DescribeSubnets SubnetIds Subnets[0]",
         attributes={"SubnetId": "{id}", "VpcId": "{VpcId}", "CidrBlock": "{CidrBlock}",
-            "AvailabilityZone": "DescribeSubnets SubnetIds Subnets[0].AvailabilityZone"}),
+            "AvailabilityZone": ".AvailabilityZone"},
+        settings=(TAGS, single("MapPublicIpOnLaunch", "ModifySubnetAttribute", "",
+            lambda on: {"MapPublicIpOnLaunch": {"Value": on}}, default=False))),
     "AWS::EC2::InternetGateway": Type("ec2", "CreateInternetGateway", "InternetGatewayId",
-        "DeleteInternetGateway", ref="InternetGateway.InternetGatewayId",
-        settings=(TAGS,),
+        "DeleteInternetGateway", ref="{InternetGateway[InternetGatewayId]}", settings=(TAGS,),
         attributes={"InternetGatewayId": "{id}"}),
     "AWS::EC2::VPCGatewayAttachment": Type("ec2", "AttachInternetGateway",
         "InternetGatewayId=InternetGatewayId VpcId=VpcId", "DetachInternetGateway",
         ref="IGW|{VpcId}"),
     "AWS::EC2::RouteTable": Type("ec2", "CreateRouteTable", "RouteTableId", "DeleteRouteTable",
-        ref="RouteTable.RouteTableId",
-        settings=(TAGS,),
+        ref="{RouteTable[RouteTableId]}", settings=(TAGS,),
         attributes={"RouteTableId": "{id}"}),
     "AWS::EC2::Route": Type("ec2", "CreateRoute",
         "RouteTableId=RouteTableId DestinationCidrBlock=DestinationCidrBlock", "DeleteRoute",
         ref="{RouteTableId}|{DestinationCidrBlock}", update="ReplaceRoute"),
     "AWS::EC2::SubnetRouteTableAssociation": Type("ec2", "AssociateRouteTable", "AssociationId",
-        "DisassociateRouteTable", ref="AssociationId",
-        attributes={"Id": "{id}"}),
+        "DisassociateRouteTable", ref="{AssociationId}", attributes={"Id": "{id}"}),
     "AWS::EC2::SecurityGroup": SecurityGroup("ec2", "CreateSecurityGroup", "GroupId",
-        "DeleteSecurityGroup", ref="GroupId", name="GroupName",
+        "DeleteSecurityGroup", ref="{GroupId}", name="GroupName",
         parameters=renamed(GroupDescription="Description"),
-        settings=(
+        look="DescribeSecurityGroups GroupIds SecurityGroups[0]",
+        attributes={"GroupId": "{id}", "VpcId": ".VpcId"}, settings=(
             TAGS,
             each("SecurityGroupIngress", "AuthorizeSecurityGroupIngress",
                 "RevokeSecurityGroupIngress", _permission),
-            Setting("SecurityGroupEgress", "AuthorizeSecurityGroupEgress",
-                "RevokeSecurityGroupEgress",
-                lambda p: [_permission(r) for r in p.get("SecurityGroupEgress", [EVERYWHERE])]),
-        ),
-        attributes={"GroupId": "{id}",
-            "VpcId": "DescribeSecurityGroups GroupIds SecurityGroups[0].VpcId"}),
+            each("SecurityGroupEgress", "AuthorizeSecurityGroupEgress",
+                "RevokeSecurityGroupEgress", _permission, default=[EVERYWHERE]))),
     "AWS::EC2::SecurityGroupIngress": Type("ec2", "AuthorizeSecurityGroupIngress", "",
-        "RevokeSecurityGroupIngress", ref="SecurityGroupRules[0].SecurityGroupRuleId",
+        "RevokeSecurityGroupIngress", ref="{SecurityGroupRules[0][SecurityGroupRuleId]}",
         parameters=_rule),
     "AWS::EC2::SecurityGroupEgress": Type("ec2", "AuthorizeSecurityGroupEgress", "",
-        "RevokeSecurityGroupEgress", ref="SecurityGroupRules[0].SecurityGroupRuleId",
+        "RevokeSecurityGroupEgress", ref="{SecurityGroupRules[0][SecurityGroupRuleId]}",
         parameters=_rule),
     "AWS::EC2::Instance": Instance("ec2", "RunInstances", "InstanceIds", "TerminateInstances",
-        ref="Instances[0].InstanceId", parameters=_instance, wait="instance_running",
+        ref="{Instances[0][InstanceId]}", parameters=_instance, wait="instance_running",
         gone="instance_terminated",
-        settings=(
-            TAGS,
-            single("SecurityGroupIds", "ModifyInstanceAttribute",
-                put=lambda groups: {"Groups": groups}, key="InstanceId", later=True),
-        ),
-        attributes={"InstanceId": "{id}",
-            "AvailabilityZone": _instance_fact("Placement.AvailabilityZone"),
-            "PrivateDnsName": _instance_fact("PrivateDnsName"),
-            "PrivateIp": _instance_fact("PrivateIpAddress"),
-            "PublicDnsName": _instance_fact("PublicDnsName"),
-            "PublicIp": _instance_fact("PublicIpAddress"), "VpcId": _instance_fact("VpcId")}),
+        settings=(TAGS, single("SecurityGroupIds", "ModifyInstanceAttribute", "", "Groups",
+            key="InstanceId", later=True)),
+        look="DescribeInstances InstanceIds Reservations[0].Instances[0]",
+        attributes={"InstanceId": "{id}", "AvailabilityZone": ".Placement.AvailabilityZone",
+            "PrivateDnsName": ".PrivateDnsName", "PrivateIp": ".PrivateIpAddress",
+            "PublicDnsName": ".PublicDnsName", "PublicIp": ".PublicIpAddress",
+            "VpcId": ".VpcId"}),
     "AWS::EC2::LaunchTemplate": Type("ec2", "CreateLaunchTemplate", "LaunchTemplateId",
-        "DeleteLaunchTemplate", ref="LaunchTemplate.LaunchTemplateId", name="LaunchTemplateName",
+        "DeleteLaunchTemplate", ref="{LaunchTemplate[LaunchTemplateId]}",
+        name="LaunchTemplateName",
         settings=(single("LaunchTemplateData", "CreateLaunchTemplateVersion", later=True),),
-        attributes={"LaunchTemplateId": "{id}", "LatestVersionNumber": _version("Latest"),
-            "DefaultVersionNumber": _version("Default")}),
-    "AWS::EC2::KeyPair": KeyPair("ec2", "CreateKeyPair", "KeyName", "DeleteKeyPair",
-        name="KeyName",
-        settings=(_tags("Resources=KeyPairId"),),
-        attributes=KEY_ATTRIBUTES),
-    "AWS::EC2::EIP": Type("ec2", "AllocateAddress", "AllocationId=AllocationId",
-        "ReleaseAddress", ref="PublicIp",
-        settings=(_tags("Resources=AllocationId"),),
-        attributes={"AllocationId": "{AllocationId}", "PublicIp": "{id}"}),
-    "AWS::EC2::EIPAssociation": Type("ec2", "AssociateAddress", "AssociationId",
-        "DisassociateAddress", ref="AssociationId", parameters=renamed(EIP="PublicIp")),
+        look="DescribeLaunchTemplates LaunchTemplateIds LaunchTemplates[0]",
+        attributes={"LaunchTemplateId": "{id}", "LatestVersionNumber": ".LatestVersionNumber",
+            "DefaultVersionNumber": ".DefaultVersionNumber"}),
     "AWS::ECR::Repository": Type("ecr", "CreateRepository", "repositoryName",
         "DeleteRepository", name="RepositoryName", tidy=lambda name: name.lower(),
         parameters=lambda p: {n: v for n, v in p.items() if n != "EmptyOnDelete"},
         settings=(
             single("RepositoryPolicyText", "SetRepositoryPolicy", "DeleteRepositoryPolicy",
-                lambda document: {"policyText": document}),
-            single("LifecyclePolicy", "PutLifecyclePolicy", "DeleteLifecyclePolicy",
-                lambda policy: {"lifecyclePolicyText": policy["LifecyclePolicyText"]}),
+                "policyText"),
+            single("LifecyclePolicy", "PutLifecyclePolicy", "DeleteLifecyclePolicy", dict),
             single("ImageScanningConfiguration", "PutImageScanningConfiguration",
                 default={"ScanOnPush": False}),
-            single("ImageTagMutability", "PutImageTagMutability", default="MUTABLE"),
-        ),
-        attributes={"Arn": "DescribeRepositories repositoryNames repositories[0].repositoryArn",
-            "RepositoryUri": "DescribeRepositories repositoryNames repositories[0].repositoryUri"}),
+            single("ImageTagMutability", "PutImageTagMutability", default="MUTABLE")),
+        look="DescribeRepositories repositoryNames repositories[0]",
+        attributes={"Arn": ".repositoryArn", "RepositoryUri": ".repositoryUri"}),
     "AWS::SSM::Parameter": Type("ssm", "PutParameter", "Name", "DeleteParameter", name="Name",
         tidy=lambda name: f"CFN-{name}", update="PutParameter", extra={"Overwrite": True},
-        settings=(each("Tags", "AddTagsToResource", "RemoveTagsFromResource",
-            lambda t: {"ResourceType": "Parameter", "Tags": [t], "TagKeys": [t["Key"]]},
-            key="ResourceId"),),
+        settings=(tags("AddTagsToResource", "RemoveTagsFromResource",
+            {"ResourceType": "Parameter"}, key="ResourceId"),),
         attributes={"Type": "{Type}", "Value": "{Value}"}),
     "AWS::Lambda::Function": Type("lambda", "CreateFunction", "FunctionName", "DeleteFunction",
         name="FunctionName", parameters=_function, update="UpdateFunctionConfiguration",
-        settings=(
-            single("Code", "UpdateFunctionCode", put=_code, later=True),
-            single("ReservedConcurrentExecutions", "PutFunctionConcurrency",
-                "DeleteFunctionConcurrency"),
-        ),
-        attributes={"Arn": "GetFunction FunctionName Configuration.FunctionArn"}),
+        settings=(single("Code", "UpdateFunctionCode", "", _code, later=True),),
+        look="GetFunction FunctionName Configuration", attributes={"Arn": ".FunctionArn"}),
     "AWS::Lambda::Permission": Type("lambda", "AddPermission",
         "FunctionName=FunctionName StatementId", "RemovePermission", name="StatementId"),
     "AWS::EKS::Cluster": Type("eks", "CreateCluster", "name", "DeleteCluster", name="Name",
-        parameters=_logging, update="UpdateClusterConfig", wait="cluster_active",
-        gone="cluster_deleted",
-        attributes={"Arn": "DescribeCluster name cluster.arn",
-            "Endpoint": "DescribeCluster name cluster.endpoint",
-            "CertificateAuthorityData": "DescribeCluster name cluster.certificateAuthority.data",
-            "OpenIdConnectIssuerUrl": "DescribeCluster name cluster.identity.oidc.issuer",
-            "ClusterSecurityGroupId": f"{_VPC}.clusterSecurityGroupId"}),
+        update="UpdateClusterConfig", wait="cluster_active", gone="cluster_deleted",
+        look="DescribeCluster name cluster",
+        attributes={"Arn": ".arn", "Endpoint": ".endpoint",
+            "CertificateAuthorityData": ".certificateAuthority.data",
+            "OpenIdConnectIssuerUrl": ".identity.oidc.issuer",
+            "ClusterSecurityGroupId": ".resourcesVpcConfig.clusterSecurityGroupId"}),
     "AWS::EKS::Nodegroup": Type("eks", "CreateNodegroup",
         "clusterName=ClusterName nodegroupName=NodegroupName", "DeleteNodegroup",
         ref="{ClusterName}/{NodegroupName}", name="NodegroupName",
         update="UpdateNodegroupConfig", wait="nodegroup_active", gone="nodegroup_deleted",
         attributes={"NodegroupName": "{NodegroupName}", "ClusterName": "{ClusterName}",
-            "Arn": "CreateNodegroup - nodegroup.nodegroupArn"}),
+            "Arn": "{nodegroup[nodegroupArn]}"}),
     "AWS::EKS::AccessEntry": Type("eks", "CreateAccessEntry",
         "clusterName=ClusterName principalArn=PrincipalArn", "DeleteAccessEntry",
         ref="{PrincipalArn}|{ClusterName}", update="UpdateAccessEntry",
         settings=(each("AccessPolicies", "AssociateAccessPolicy", "DisassociateAccessPolicy",
             dict),),
-        attributes={"AccessEntryArn": "CreateAccessEntry - accessEntry.accessEntryArn"}),
+        attributes={"AccessEntryArn": "{accessEntry[accessEntryArn]}"}),
     "AWS::CodeBuild::Project": Type("codebuild", "CreateProject", "name", "DeleteProject",
-        name="Name", update="UpdateProject",
-        attributes={"Arn": "BatchGetProjects names projects[0].arn"}),
+        name="Name", update="UpdateProject", look="BatchGetProjects names projects[0]",
+        attributes={"Arn": ".arn"}),
     "AWS::CodePipeline::Pipeline": Type("codepipeline", "CreatePipeline", "name",
         "DeletePipeline", name="Name", parameters=_pipeline, update="UpdatePipeline",
-        settings=(each("DisableInboundStageTransitions", "DisableStageTransition",
-            "EnableStageTransition", lambda t: t | {"TransitionType": "Inbound"},
-            key="pipelineName"),),
-        attributes={"Version": "GetPipeline name to_string(pipeline.version)"}),
+        look="GetPipeline name pipeline", attributes={"Version": ".version"}),
     "AWS::CodeCommit::Repository": Type("codecommit", "CreateRepository",
-        "repositoryName=RepositoryName", "DeleteRepository",
-        ref="repositoryMetadata.repositoryId",
-        settings=(
-            single("RepositoryDescription", "UpdateRepositoryDescription", later=True),
-            single("RepositoryName", "UpdateRepositoryName", later=True),
-        ),
-        attributes={"Arn": "arn:aws:codecommit:{region}:{account}:{RepositoryName}",
-            "Name": "{RepositoryName}", "CloneUrlHttp": _clone("Http"),
-            "CloneUrlSsh": _clone("Ssh")}),
+        "repositoryName=RepositoryName", "DeleteRepository", update="UpdateRepositoryDescription",
+        ref="{repositoryMetadata[repositoryId]}",
+        look="GetRepository repositoryName=RepositoryName repositoryMetadata",
+        attributes={"Arn": ".Arn", "Name": "{RepositoryName}", "CloneUrlHttp": ".cloneUrlHttp",
+            "CloneUrlSsh": ".cloneUrlSsh"}),
     "AWS::Events::Rule": Type("events", "PutRule", "Name", "DeleteRule", name="Name", undo=True,
-        update="PutRule",
+        update="PutRule", look="DescribeRule Name @", attributes={"Arn": ".Arn"},
         settings=(each("Targets", "PutTargets", "RemoveTargets",
-            lambda target: {"Targets": [target], "Ids": [target["Id"]]}, key="Rule"),),
-        attributes={"Arn": "DescribeRule Name Arn"}),
+            lambda target: {"Targets": [target], "Ids": [target["Id"]]}, key="Rule"),)),
     "AWS::Logs::LogGroup": Type("logs", "CreateLogGroup", "logGroupName", "DeleteLogGroup",
         name="LogGroupName",
         settings=(single("RetentionInDays", "PutRetentionPolicy", "DeleteRetentionPolicy"),),
         attributes={"Arn": "arn:aws:logs:{region}:{account}:log-group:{id}:*"}),
-    "AWS::SNS::Topic": Type("sns", "CreateTopic", "TopicArn", "DeleteTopic", ref="TopicArn",
-        name="TopicName", parameters=_topic,
+    "AWS::SNS::Topic": Type("sns", "CreateTopic", "TopicArn", "DeleteTopic", ref="{TopicArn}",
+        name="TopicName", parameters=attributes("TopicName", "Tags", TopicName="Name"),
         settings=(each("Subscription", "Subscribe", "", dict),),
         attributes={"TopicArn": "{id}", "TopicName": "{TopicName}"}),
-    "AWS::SNS::TopicPolicy": Type("sns", "", "", "",
-        settings=(_policies("Topics", "TopicArn", "SetTopicAttributes"),)),
-    "AWS::SNS::Subscription": Type("sns", "Subscribe", "SubscriptionArn", "Unsubscribe",
-        ref="SubscriptionArn"),
-    "AWS::SQS::Queue": Type("sqs", "CreateQueue", "QueueUrl", "DeleteQueue", ref="QueueUrl",
-        name="QueueName", parameters=_queue, update="SetQueueAttributes",
+    "AWS::SQS::Queue": Type("sqs", "CreateQueue", "QueueUrl", "DeleteQueue", ref="{QueueUrl}",
+        name="QueueName", parameters=attributes("QueueName", "Tags"), update="SetQueueAttributes",
         attributes={"QueueUrl": "{id}", "QueueName": "{QueueName}",
             "Arn": "arn:aws:sqs:{region}:{account}:{QueueName}"}),
-    "AWS::SQS::QueuePolicy": Type("sqs", "", "", "",
-        settings=(_policies("Queues", "QueueUrl", "SetQueueAttributes"),)),
 }
 # fmt: on
 CUSTOM = Custom()
