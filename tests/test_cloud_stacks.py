@@ -477,13 +477,6 @@ def test_what_is_kept_and_what_cannot_be_deleted(cf, ssm):
     }
 
 
-def test_termination_protection(cf):
-    made(cf, "protected", body({"A": parameter("1")}), EnableTerminationProtection=True)
-    refused("TerminationProtection is enabled", cf.delete_stack, StackName="protected")
-    cf.update_termination_protection(StackName="protected", EnableTerminationProtection=False)
-    deleted(cf, "protected")
-
-
 # --- Exports
 
 

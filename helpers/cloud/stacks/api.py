@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import threading
+import traceback
 
 import botocore.session
 from botocore.config import Config
@@ -15,6 +16,7 @@ from botocore.model import Shape
 from moto.core.utils import get_service_model
 
 from helpers.cloud import environment
+from helpers.cloud.calls import Refusal
 
 
 class Failure(Exception):
@@ -127,8 +129,11 @@ def fit(value, shape: Shape, where: str = ""):
 
 def explain(problem: Exception) -> str:
     """Return the reason of an event, in CloudFormation's words."""
-    if not isinstance(problem, ClientError):
+    if isinstance(problem, (BotoCoreError, Failure, Refusal, NotImplementedError)):
         return str(problem)
+    if not isinstance(problem, ClientError):  # a fault of ours
+        traceback.print_exception(problem)
+        return f"Internal Failure: {problem!r}"
     error, answer = problem.response["Error"], problem.response["ResponseMetadata"]
     code, text = error["Code"], error.get("Message", "")
     kinds = {"Denied": "AccessDenied", "Unauthorized": "AccessDenied", "Exist": "AlreadyExists"}

@@ -37,7 +37,7 @@ calls.DOORS[DOOR] = answer
 class Custom:
     """A type of resource that a function of the template's author looks after."""
 
-    attributes: dict = {}
+    service = name = ""
 
     def make(self, call: Caller, one: Resource, started) -> None:
         """Ask the function to create it."""
