@@ -28,7 +28,10 @@ from helpers.cloud.stacks.template import Template, flag, invalid, parameters
 
 WAITER = re.compile(r" m/([^ ]*,)?B\b")  # how a client says that one of its waiters asks
 UPDATABLE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "UPDATE_FAILED")
-NOT_HERE = "NotificationARNs RollbackConfiguration StackPolicyBody EnableTerminationProtection"
+NOT_HERE = (
+    "NotificationARNs RollbackConfiguration StackPolicyBody EnableTerminationProtection "
+    "TimeoutInMinutes"
+)
 NO_CHANGE = (
     "The submitted information didn't contain changes. "
     "Submit different information to create a change set."
@@ -147,8 +150,7 @@ class Response(BaseResponse):
                 "constraint: Member must satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*"
             )
         caller = self._caller(self._get_param("RoleARN"))
-        token = self._get_param("ClientRequestToken")
-        return Stack(self.backend, name, self._arn("stack", name), caller, token)
+        return Stack(self.backend, name, self._arn("stack", name), caller)
 
     def _arn(self, kind: str, name: str) -> str:
         return f"arn:aws:cloudformation:{self.region}:{ACCOUNT}:{kind}/{name}/{uuid.uuid4()}"
@@ -156,7 +158,6 @@ class Response(BaseResponse):
     def _renew(self, stack: Stack, role: str | None = None) -> None:
         """Let the engine work in the name of who asks now."""
         stack.caller = self._caller(role or self._get_param("RoleARN") or stack.wish.role)
-        stack.token = self._get_param("ClientRequestToken")
 
     def _updatable(self, stack: Stack) -> Stack:
         if stack.status not in UPDATABLE:
@@ -175,8 +176,6 @@ class Response(BaseResponse):
         stack = self._new(name)
         stack.wish = self._wish(stack)
         changes.find(stack, stack.wish)
-        if minutes := self._get_param("TimeoutInMinutes"):
-            stack.deadline = time.monotonic() + 60 * minutes
         self.backend.stacks[stack.id] = stack
         return self._create(stack, self._get_param("OnFailure"))
 
@@ -196,7 +195,7 @@ class Response(BaseResponse):
         return self._update(stack, wish)
 
     def _update(self, stack: Stack, wish: Wish) -> ActionResult:
-        stack.updated, stack.deadline = now(), float("inf")
+        stack.updated = now()
         stack.event(None, "UPDATE_IN_PROGRESS", "User Initiated")
         engine.run(engine.update, stack, wish, not self._get_param("DisableRollback"))
         return ActionResult({"StackId": stack.id})
@@ -301,11 +300,7 @@ class Response(BaseResponse):
 
     def get_template(self):
         """Return a template as it was given."""
-        if self._get_param("ChangeSetName"):
-            wish = self._change_set()[1]["wish"]
-        else:
-            wish = self._stack().wish
-        return ActionResult({"TemplateBody": wish.template.text, "StagesAvailable": ["Original"]})
+        return ActionResult({"TemplateBody": self._stack().wish.template.text})
 
     def get_template_summary(self):
         """Return what a template declares."""

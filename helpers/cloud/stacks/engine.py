@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
@@ -17,11 +16,7 @@ from helpers.cloud.stacks.resources import Resource
 from helpers.cloud.stacks.stack import Stack, Wish, now
 from helpers.cloud.stacks.template import Template, invalid, plain
 
-CANCELLED = {
-    "CREATE": "Resource creation cancelled",
-    "UPDATE": "Resource update cancelled",
-}
-LATE = "Stack creation time exceeded the specified timeout."
+CANCELLED = {"CREATE": "Resource creation cancelled", "UPDATE": "Resource update cancelled"}
 REPLACING = "Requested update requires the creation of a new physical resource; hence creating one."
 Journal = list[tuple[Resource, Resource | None]]  # what was touched, and what it was before
 
@@ -53,7 +48,7 @@ def create(stack: Stack) -> None:
             stack.event(None, f"{what.upper()}_IN_PROGRESS", reason)
     if stack.status == "DELETE_IN_PROGRESS":
         return delete(stack)
-    if failed := _remove(stack, stack.resources.values(), stack.wish.template, rollback=True):
+    if failed := _remove(stack, stack.resources.values(), stack.wish.template):
         return stack.event(None, "ROLLBACK_FAILED", _named("delete", failed))
     stack.imports = set()
     stack.event(None, "ROLLBACK_COMPLETE")
@@ -105,7 +100,7 @@ def _undo(stack: Stack, template: Template, order: list[str], journal: Journal) 
     if failed:
         return stack.event(None, "UPDATE_ROLLBACK_FAILED", _named("update", failed))
     stack.event(None, "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS")
-    for name in _remove(stack, new, template, rollback=True):
+    for name in _remove(stack, new, template):
         if name not in order:
             stack.gone[name] = stack.resources.pop(name)
     stack.event(None, "UPDATE_ROLLBACK_COMPLETE")
@@ -119,14 +114,13 @@ def delete(stack: Stack) -> None:
     stack.event(None, "DELETE_COMPLETE")
 
 
-def _remove(stack: Stack, old, template: Template, rollback: bool = False) -> list[str]:
+def _remove(stack: Stack, old, template: Template) -> list[str]:
     """Delete resources, last first, and return the names of those that could not be deleted."""
     failed, rank = [], {name: place for place, name in enumerate(template.order())}
     for one in sorted(old, key=lambda one: -rank.get(one.name, len(rank))):
         here = stack.resources.get(one.name) is one
         policy = "DeletionPolicy" if here else "UpdateReplacePolicy"
-        rule = template.resources.get(one.name, {}).get(policy)
-        keep = rule == "Retain" or rule == "RetainExceptOnCreate" and not rollback
+        keep = template.resources.get(one.name, {}).get(policy) == "Retain"
         if keep or one.name in stack.retain:
             stack.event(one, "DELETE_SKIPPED")
         else:
@@ -154,15 +148,14 @@ def _apply(stack: Stack, wish: Wish, journal: Journal) -> str:
     Returns:
         What failed, or nothing.
     """
-    stack.imports, late = set(), False
+    stack.imports = set()
     scope, failed, running = stack.scope(wish, stack.imports), {}, {}
     active = set(wanted(scope))
     sorter = TopologicalSorter({name: wish.template.needs[name] & active for name in active})
     sorter.prepare()
     with ThreadPoolExecutor(4) as pool:
         while sorter.is_active():
-            late = late or time.monotonic() > stack.deadline
-            if not failed and not stack.stopping and not late:
+            if not failed and not stack.stopping:
                 for name in sorter.get_ready():
                     running[pool.submit(_step, stack, wish, scope, name, journal, failed)] = name
             if not running:
@@ -172,10 +165,10 @@ def _apply(stack: Stack, wish: Wish, journal: Journal) -> str:
                 if verb := done.result():
                     failed[name] = verb
                 sorter.done(name)
-    if failed or stack.stopping or late:
+    if failed or stack.stopping:
         parts = {verb: [n for n in failed if failed[n] == verb] for verb in ("create", "update")}
         told = " ".join(_named(verb, names) for verb, names in parts.items() if names)
-        return told or (LATE if late else CANCELLED["CREATE"])
+        return told or CANCELLED["CREATE"]
     try:
         stack.outputs = _outputs(stack, scope)
     except Exception as problem:
@@ -254,5 +247,5 @@ def _started(stack: Stack, kind, one: Resource, status: str) -> None:
         from moto.ec2.models import ec2_backends
 
         tags = {"stack-name": stack.name, "stack-id": stack.id, "logical-id": one.name}
-        own = ec2_backends[ACCOUNT][stack.caller.keys["region_name"]].tags[one.physical]
+        own = ec2_backends[ACCOUNT][stack.caller.region].tags[one.physical]
         own.update({f"aws:cloudformation:{name}": value for name, value in tags.items()})

@@ -86,7 +86,7 @@ class Type:
         name: the property that names it, which is made up if it is missing.
         parameters: turns properties into parameters of create.
         settings: what is set apart.
-        attributes: of Fn::GetAtt: a text of facts, or a path below what ``look`` finds.
+        gives: attributes (``Name=way``): a text of facts, or a path below what ``look`` finds.
         look: the operation that describes it, key and path.
         wait, gone: waiters for when it has been made and deleted.
         undo: settings must be undone before it can be deleted.
@@ -102,7 +102,7 @@ class Type:
     name: str = ""
     parameters: Callable[[dict], dict] = dict
     settings: tuple[Setting, ...] = ()
-    attributes: dict[str, str] = field(default_factory=dict)
+    gives: str = ""
     look: str = ""
     update: str = ""
     wait: str = ""
@@ -110,6 +110,11 @@ class Type:
     undo: bool = False
     tidy: Callable[[str], str] = lambda name: name[:64]
     extra: dict = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What Fn::GetAtt gives, and where it is found."""
+        return dict(word.split("=", 1) for word in self.gives.split())
 
     def make(self, call: Caller, one: Resource, started: Callable[[], None]) -> None:
         """Create a resource; ``started`` is called as soon as there is a physical id."""
@@ -173,8 +178,7 @@ class Type:
         """Return what Fn::GetAtt gives."""
         way = self.attributes[name]
         if not way.startswith("."):
-            region = call.keys["region_name"]
-            return way.format(**one.facts, region=region, account=ACCOUNT)
+            return way.format(**one.facts, region=call.region, account=ACCOUNT)
         operation, key, path = self.look.split()
         found = jmespath.search(path + way, call(self.service, operation, _key(one, key)))
         return "" if found is None else str(found)

@@ -125,7 +125,6 @@ class Stack:
     name: str
     id: str
     caller: Caller
-    token: str | None
     wish: Wish | None = None
     on_failure: str = "ROLLBACK"
     status: str = ""
@@ -142,7 +141,6 @@ class Stack:
     retain: list[str] = field(default_factory=list)
     secrets: set[str] = field(default_factory=set)
     stopping: bool = False
-    deadline: float = float("inf")
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def event(self, one: Resource | None, status: str, reason: str = "") -> None:
@@ -151,23 +149,12 @@ class Stack:
         for secret in self.secrets:
             reason = reason.replace(secret, "****")
             text = text and text.replace(secret, "****")
-        event = {
-            "StackId": self.id,
-            "StackName": self.name,
-            "EventId": str(uuid.uuid4()),
-            "Timestamp": now(),
-            "ResourceStatus": status,
-            "ResourceStatusReason": reason or None,
-            "LogicalResourceId": one.name if one else self.name,
-            "PhysicalResourceId": one.physical if one else self.id,
-            "ResourceType": one.type if one else "AWS::CloudFormation::Stack",
-            "ResourceProperties": text,
-            "ClientRequestToken": self.token,
-        }
-        if one:
-            one.time = event["Timestamp"]
-        (one or self).status, (one or self).reason = status, reason
-        self.events.append(event)
+        one = one or Resource(self.name, "AWS::CloudFormation::Stack", "", physical=self.id)
+        one.status, one.reason, one.time = status, reason, now()
+        if one.physical == self.id:
+            self.status, self.reason = status, reason
+        more = {"EventId": str(uuid.uuid4()), "ResourceProperties": text}
+        self.events.append(self.shown(one) | more)
 
     def scope(self, wish: Wish, imports: set[str], resource=None) -> Scope:
         """Return where a template is evaluated for this stack; notes which exports it uses."""
@@ -225,17 +212,14 @@ class Stack:
             "StackStatus": self.status,
             "StackStatusReason": self.reason or None,
             "DisableRollback": self.on_failure == "DO_NOTHING",
-            "EnableTerminationProtection": False,
             "Capabilities": self.wish.capabilities,
             "Outputs": self.outputs,
             "RoleARN": self.wish.role,
             "Tags": pairs(self.wish.tags),
-            "NotificationARNs": [],
-            "DriftInformation": {"StackDriftStatus": "NOT_CHECKED"},
         }
 
     def shown(self, one: Resource) -> dict:
-        """Return a resource as DescribeStackResource shows it."""
+        """Return a resource as it is now, in the form that all operations and events share."""
         return {
             "StackId": self.id,
             "StackName": self.name,
@@ -246,5 +230,4 @@ class Stack:
             "LastUpdatedTimestamp": one.time,
             "ResourceStatus": one.status,
             "ResourceStatusReason": one.reason or None,
-            "DriftInformation": {"StackResourceDriftStatus": "NOT_CHECKED"},
         }

@@ -217,9 +217,9 @@ def _check_resource(name: str, one) -> None:
         raise NotImplementedError("a CreationPolicy, which waits for signals")
     for key in ("DeletionPolicy", "UpdateReplacePolicy"):
         policy = one.get(key, "Delete")
-        if policy == "Snapshot":
-            raise NotImplementedError(f"the {key} Snapshot")
-        if policy not in ("Delete", "Retain", "RetainExceptOnCreate"):
+        if policy in ("Snapshot", "RetainExceptOnCreate"):
+            raise NotImplementedError(f"the {key} {policy}")
+        if policy not in ("Delete", "Retain"):
             raise _malformed(f"Unrecognized {key} {policy} for resource {name}")
 
 
