@@ -1086,9 +1086,6 @@ Resources:
   Alarm:
     Type: AWS::SNS::Topic
     Properties: {DisplayName: builds}
-  Waiting:
-    Type: AWS::SQS::Queue
-    Properties: {VisibilityTimeout: 60}
   Cleaner:
     Type: AWS::Lambda::Function
     Properties:

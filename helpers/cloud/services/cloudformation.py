@@ -22,9 +22,10 @@ from helpers.cloud.environment import ACCOUNT
 from helpers.cloud.services import sts
 from helpers.cloud.stacks import changes, engine, resources, types
 from helpers.cloud.stacks.api import Caller
+from helpers.cloud.stacks.parameters import parameters
 from helpers.cloud.stacks.resources import Resource
 from helpers.cloud.stacks.stack import Backend, Stack, Wish, now, pairs
-from helpers.cloud.stacks.template import Template, flag, invalid, parameters
+from helpers.cloud.stacks.template import Template, flag, invalid
 
 WAITER = re.compile(r" m/([^ ]*,)?B\b")  # how a client says that one of its waiters asks
 UPDATABLE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "UPDATE_FAILED")
@@ -122,15 +123,9 @@ class Response(BaseResponse):
             for one in self._get_param("Parameters") or []
         }
         raw, values = parameters(template, given, old.raw if old else {}, stack.outside)
-        values |= {
-            "AWS::AccountId": ACCOUNT,
-            "AWS::NotificationARNs": [],
-            "AWS::Partition": "aws",
-            "AWS::Region": self.region,
-            "AWS::StackId": stack.id,
-            "AWS::StackName": stack.name,
-            "AWS::URLSuffix": "amazonaws.com",
-        }
+        values |= {"AWS::StackId": stack.id, "AWS::StackName": stack.name}
+        values |= {"AWS::AccountId": ACCOUNT, "AWS::Region": self.region, "AWS::Partition": "aws"}
+        values |= {"AWS::NotificationARNs": [], "AWS::URLSuffix": "amazonaws.com"}
         stack.secrets |= {raw[n] for n, p in template.parameters.items() if flag(p.get("NoEcho"))}
         stack.secrets.discard("")
         capabilities = self._get_param("Capabilities") or []
@@ -351,25 +346,18 @@ class Response(BaseResponse):
             stack.wish, self.backend.stacks[stack.id] = wish, stack
             stack.event(None, "REVIEW_IN_PROGRESS", "User Initiated")
         listed = found if isinstance(found, list) else []
-        stack.change_sets[label] = {
-            "ChangeSetName": label,
-            "ChangeSetId": self._arn("changeSet", label),
-            "StackId": stack.id,
-            "StackName": stack.name,
-            "Description": self._get_param("Description"),
-            "CreationTime": now(),
-            "Status": "CREATE_COMPLETE" if found else "FAILED",
-            "StatusReason": None if found else NO_CHANGE,
-            "ExecutionStatus": "AVAILABLE" if found else "UNAVAILABLE",
-            "Capabilities": wish.capabilities,
-            "Parameters": wish.parameters(),
-            "Tags": pairs(wish.tags),
-            "Changes": [{"Type": "Resource", "ResourceChange": one} for one in listed],
-            "kind": kind,
-            "wish": wish,
-            "on_failure": self._get_param("OnStackFailure"),
-        }
-        arn = stack.change_sets[label]["ChangeSetId"]
+        arn = self._arn("changeSet", label)
+        ids = {"ChangeSetName": label, "ChangeSetId": arn, "CreationTime": now()}
+        what = {"Description": self._get_param("Description"), "Tags": pairs(wish.tags)}
+        what |= {"Capabilities": wish.capabilities, "Parameters": wish.parameters()}
+        what["Changes"] = [{"Type": "Resource", "ResourceChange": one} for one in listed]
+        status = {"Status": "CREATE_COMPLETE", "ExecutionStatus": "AVAILABLE"}
+        if not found:
+            status = {"Status": "FAILED", "ExecutionStatus": "UNAVAILABLE"}
+            status["StatusReason"] = NO_CHANGE
+        own = {"kind": kind, "wish": wish, "on_failure": self._get_param("OnStackFailure")}
+        own |= {"StackId": stack.id, "StackName": stack.name}
+        stack.change_sets[label] = ids | what | status | own
         return ActionResult({"Id": arn, "StackId": stack.id})
 
     def _change_set(self) -> tuple[Stack, dict]:

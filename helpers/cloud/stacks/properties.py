@@ -237,11 +237,7 @@ def pipeline(p: dict) -> dict:
     return {"pipeline": {n: p[n] for n in p if n != "Tags"}} | {n: p[n] for n in p if n == "Tags"}
 
 
-def attributes(*apart: str, **names: str):
-    """Return a function that makes all properties attributes, but for some."""
-
-    def parameters(p: dict) -> dict:
-        rest = {name: value for name, value in p.items() if name not in apart}
-        return renamed(**names)({n: p[n] for n in apart if n in p}) | {"Attributes": rest}
-
-    return parameters
+def topic(p: dict) -> dict:
+    """Return a topic, most of whose properties are attributes."""
+    found = {"Name": p["TopicName"], "Tags": p.get("Tags", [])}
+    return found | {"Attributes": {n: p[n] for n in p if n not in ("TopicName", "Tags")}}

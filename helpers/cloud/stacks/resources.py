@@ -14,6 +14,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import jmespath
 from botocore.exceptions import ClientError
@@ -23,26 +24,19 @@ from helpers.cloud.environment import ACCOUNT
 from helpers.cloud.stacks import api
 from helpers.cloud.stacks.api import Caller, Failure
 
+PARTS = ("readOnlyProperties", "createOnlyProperties")
+
 
 @dataclass
 class Resource:
-    """A resource of a stack.
+    """A resource of a stack."""
 
-    Attributes:
-        name: its logical id.
-        type: ``AWS::S3::Bucket``.
-        stack: the name of its stack.
-        properties: what the template says, evaluated.
-        physical: its physical id, empty until it is there.
-        made: what the API answered when it was made, and the name that it was given.
-    """
-
-    name: str
-    type: str
-    stack: str
-    properties: dict = field(default_factory=dict)
-    physical: str = ""
-    made: dict = field(default_factory=dict)
+    name: str  # its logical id
+    type: str  # AWS::S3::Bucket
+    stack: str  # the name of its stack
+    properties: dict = field(default_factory=dict)  # what the template says, evaluated
+    physical: str = ""  # its physical id, as soon as it is there
+    made: dict = field(default_factory=dict)  # what the API answered when it was made
     status: str = ""
     reason: str = ""
     time: object = None
@@ -55,61 +49,37 @@ class Resource:
 
 @dataclass
 class Setting:
-    """Properties that have operations of their own, called once for each thing wanted.
+    """Properties that have operations of their own, called once for each thing wanted."""
 
-    Attributes:
-        names: the properties.
-        set, unset: the operations that bring a thing about, and undo it.
-        wanted: returns the parameters of each call for some properties; with none, what is there
-            by itself.
-        key: as in Type, where it differs.
-        later: the properties are parameters of the creation too.
-    """
-
-    names: str
-    set: str
-    unset: str
+    names: str  # of the properties
+    set: str  # the operation that brings a thing about
+    unset: str  # the one that undoes it
+    # Returns the parameters of each call; without properties, those of what is there by itself.
     wanted: Callable[[dict], list[dict]]
-    key: str = ""
-    later: bool = False
+    key: str = ""  # as in Type, where it differs
+    later: bool = False  # the properties are parameters of the creation too
 
 
 @dataclass
 class Type:
-    """A type of resource.
+    """A type of resource."""
 
-    Attributes:
-        service: as boto3 calls it.
-        create, update, delete: operations; update takes all properties.
-        key: the parameters that say which one: ``VpcId`` is the physical id, ``A=B`` is fact B.
-        ref: its physical id, a text of facts; if there is none, its name.
-        name: the property that names it, which is made up if it is missing.
-        parameters: turns properties into parameters of create.
-        settings: what is set apart.
-        gives: attributes (``Name=way``): a text of facts, or a path below what ``look`` finds.
-        look: the operation that describes it, key and path.
-        wait, gone: waiters for when it has been made and deleted.
-        undo: settings must be undone before it can be deleted.
-        tidy: turns a name that is made up into one that is allowed.
-        extra: further parameters of update.
-    """
-
-    service: str
-    create: str
-    key: str
+    service: str  # as boto3 calls it
+    create: str  # an operation, like delete and update
+    key: str  # the parameters that say which one: VpcId is the physical id, A=B is fact B
     delete: str
-    ref: str = ""
-    name: str = ""
-    parameters: Callable[[dict], dict] = dict
-    settings: tuple[Setting, ...] = ()
-    gives: str = ""
-    look: str = ""
-    update: str = ""
-    wait: str = ""
-    gone: str = ""
-    undo: bool = False
-    tidy: Callable[[str], str] = lambda name: name[:64]
-    extra: dict = field(default_factory=dict)
+    ref: str = ""  # its physical id, a text of facts; if there is none, its name
+    name: str = ""  # the property that names it, which is made up if it is missing
+    parameters: Callable[[dict], dict] = dict  # turns properties into parameters of create
+    settings: tuple[Setting, ...] = ()  # what is set apart
+    gives: str = ""  # attributes, Name=way: a text of facts, or a path below what look finds
+    look: str = ""  # the operation that describes it, key and path
+    update: str = ""  # takes all properties
+    wait: str = ""  # a waiter, for when it has been made
+    gone: str = ""  # for when it has been deleted
+    undo: bool = False  # settings must be undone before it can be deleted
+    tidy: Callable[[str], str] = lambda name: name[:64]  # a name that is made up
+    extra: dict = field(default_factory=dict)  # further parameters of update
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -215,33 +185,28 @@ def generated(one: Resource) -> str:
     return f"{one.stack[:24]}-{one.name[:24]}-{end}"
 
 
-@dataclass(frozen=True)
-class Schema:
+class Schema(NamedTuple):
     """What AWS says about a type: its properties, and which are required or fixed."""
 
-    properties: frozenset[str]
-    required: tuple[str, ...]
-    fixed: frozenset[str]
-
-
-@functools.cache
-def _schemas() -> tuple[Path, dict[str, str]]:
-    # Found, not imported: cfn-lint itself is large.
-    folder = Path(importlib.util.find_spec("cfnlint").origin).parent / "data/schemas"
-    return folder, json.loads((folder / "providers/us-east-1.json").read_text())
+    properties: set[str]
+    required: list[str]
+    fixed: set[str]
 
 
 @functools.cache
 def schema(name: str) -> Schema | None:
     """Return what AWS says about a type, or None if AWS has none of this name."""
-    folder, files = _schemas()
+    # Found, not imported: cfn-lint itself is large.
+    folder = Path(importlib.util.find_spec("cfnlint").origin).parent / "data/schemas"
+    files = json.loads((folder / "providers/us-east-1.json").read_text())
     if name not in files or name == "AWS::CloudFormation::CustomResource":  # it takes anything
         return None
     body = json.loads((folder / f"resources/{files[name]}.json").read_text())
-    plain = lambda part: {p.split("/")[2] for p in body.get(part, []) if p.count("/") == 2}  # noqa: E731
-    properties = frozenset(body["properties"]) - plain("readOnlyProperties")
-    fixed = frozenset(plain("createOnlyProperties"))
-    return Schema(properties, tuple(body.get("required", ())), fixed)
+    own = [
+        {f"/properties/{n}" for n in body["properties"]} & {*body.get(part, ())} for part in PARTS
+    ]
+    given, fixed = ({path.split("/")[2] for path in paths} for paths in own)
+    return Schema(body["properties"].keys() - given, body.get("required", []), fixed)
 
 
 def check(one: Resource) -> None:

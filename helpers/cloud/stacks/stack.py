@@ -67,20 +67,12 @@ class Backend(BaseBackend):
 
 @dataclass
 class Wish:
-    """What a stack is asked to be: all that an update may change.
-
-    Attributes:
-        template: the template.
-        raw: parameters as they were given.
-        values: what Ref makes of parameters and pseudo parameters.
-        tags: by name.
-        capabilities, role: as they were given.
-    """
+    """What a stack is asked to be: all that an update may change."""
 
     template: Template
-    raw: dict[str, str]
-    values: dict
-    tags: dict[str, str]
+    raw: dict[str, str]  # parameters as they were given
+    values: dict  # what Ref makes of parameters and pseudo parameters
+    tags: dict[str, str]  # by name
     capabilities: list[str]
     role: str | None
 
@@ -112,20 +104,13 @@ class Wish:
 
 @dataclass
 class Stack:
-    """A stack, with its resources in the order in which they were made.
-
-    Attributes:
-        wish: what it was last asked to be.
-        caller: in whose name the engine works.
-        gone: resources that it had before.
-        secrets: values of parameters that are not shown.
-    """
+    """A stack, with its resources in the order in which they were made."""
 
     backend: Backend
     name: str
     id: str
-    caller: Caller
-    wish: Wish | None = None
+    caller: Caller  # in whose name the engine works
+    wish: Wish | None = None  # what it was last asked to be
     on_failure: str = "ROLLBACK"
     status: str = ""
     reason: str = ""
@@ -133,13 +118,13 @@ class Stack:
     updated: datetime.datetime | None = None
     deleted: datetime.datetime | None = None
     resources: dict[str, Resource] = field(default_factory=dict)
-    gone: dict[str, Resource] = field(default_factory=dict)
+    gone: dict[str, Resource] = field(default_factory=dict)  # what it had before
     outputs: list[dict] = field(default_factory=list)
     imports: set[str] = field(default_factory=set)
     events: list[dict] = field(default_factory=list)
     change_sets: dict[str, dict] = field(default_factory=dict)
     retain: list[str] = field(default_factory=list)
-    secrets: set[str] = field(default_factory=set)
+    secrets: set[str] = field(default_factory=set)  # values that are not shown
     stopping: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -199,35 +184,20 @@ class Stack:
 
     def described(self) -> dict:
         """Return the stack as DescribeStacks shows it."""
-        description = self.wish.template.body.get("Description")
-        return {
-            "StackId": self.id,
-            "StackName": self.name,
-            "Description": description,
-            "TemplateDescription": description,
-            "Parameters": self.wish.parameters(),
-            "CreationTime": self.created,
-            "LastUpdatedTime": self.updated,
-            "DeletionTime": self.deleted,
-            "StackStatus": self.status,
-            "StackStatusReason": self.reason or None,
-            "DisableRollback": self.on_failure == "DO_NOTHING",
-            "Capabilities": self.wish.capabilities,
-            "Outputs": self.outputs,
-            "RoleARN": self.wish.role,
-            "Tags": pairs(self.wish.tags),
-        }
+        wish, description = self.wish, self.wish.template.body.get("Description")
+        ids = {"StackId": self.id, "StackName": self.name, "StackStatus": self.status}
+        ids |= {"Description": description, "TemplateDescription": description}
+        ids |= {"StackStatusReason": self.reason or None, "Outputs": self.outputs}
+        times = {"CreationTime": self.created, "LastUpdatedTime": self.updated}
+        times |= {"DeletionTime": self.deleted}
+        asked = {"Parameters": wish.parameters(), "Capabilities": wish.capabilities}
+        asked |= {"RoleARN": wish.role, "Tags": pairs(wish.tags)}
+        return ids | times | asked | {"DisableRollback": self.on_failure == "DO_NOTHING"}
 
     def shown(self, one: Resource) -> dict:
         """Return a resource as it is now, in the form that all operations and events share."""
-        return {
-            "StackId": self.id,
-            "StackName": self.name,
-            "LogicalResourceId": one.name,
-            "PhysicalResourceId": one.physical or None,
-            "ResourceType": one.type,
-            "Timestamp": one.time,
-            "LastUpdatedTimestamp": one.time,
-            "ResourceStatus": one.status,
-            "ResourceStatusReason": one.reason or None,
-        }
+        ids = {"LogicalResourceId": one.name, "PhysicalResourceId": one.physical or None}
+        status = {"ResourceStatus": one.status, "ResourceStatusReason": one.reason or None}
+        times = {"Timestamp": one.time, "LastUpdatedTimestamp": one.time}
+        more = {"StackId": self.id, "StackName": self.name, "ResourceType": one.type}
+        return ids | status | times | more

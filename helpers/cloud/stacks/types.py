@@ -179,12 +179,9 @@ TYPES: dict[str, Type] = {
         name="LogGroupName", gives="Arn=arn:aws:logs:{region}:{account}:log-group:{id}:*",
         settings=(single("RetentionInDays", "PutRetentionPolicy", "DeleteRetentionPolicy"),)),
     "AWS::SNS::Topic": Type("sns", "CreateTopic", "TopicArn", "DeleteTopic", ref="{TopicArn}",
-        name="TopicName", parameters=p.attributes("TopicName", "Tags", TopicName="Name"),
+        name="TopicName", parameters=p.topic,
         gives="TopicArn={id} TopicName={TopicName}",
         settings=(each("Subscription", "Subscribe", "", dict),)),
-    "AWS::SQS::Queue": Type("sqs", "CreateQueue", "QueueUrl", "DeleteQueue", ref="{QueueUrl}",
-        name="QueueName", parameters=p.attributes("QueueName", "Tags"), update="SetQueueAttributes",
-        gives="QueueUrl={id} QueueName={QueueName} Arn=arn:aws:sqs:{region}:{account}:{QueueName}"),
 }
 # fmt: on
 CUSTOM = Custom()
