@@ -8,49 +8,28 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from types import SimpleNamespace
-from urllib.parse import unquote, urlsplit
 
-from botocore.exceptions import ClientError
 from moto.cloudformation.models import cloudformation_backends
-from moto.core.responses import ActionResult, BaseResponse
+from moto.core.responses import ActionResult
 
-from helpers.cloud import signatures
 from helpers.cloud.calls import Refusal
-from helpers.cloud.environment import ACCOUNT
-from helpers.cloud.services import sts
-from helpers.cloud.stacks import changes, engine, resources, types
-from helpers.cloud.stacks.api import Caller
-from helpers.cloud.stacks.parameters import parameters
+from helpers.cloud.stacks import changes, engine
+from helpers.cloud.stacks.request import Asked, lacking
 from helpers.cloud.stacks.resources import Resource
 from helpers.cloud.stacks.stack import Backend, Stack, Wish, now, pairs
 from helpers.cloud.stacks.template import Template, flag, invalid
 
 WAITER = re.compile(r" m/([^ ]*,)?B\b")  # how a client says that one of its waiters asks
 UPDATABLE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "UPDATE_FAILED")
-NOT_HERE = (
-    "NotificationARNs RollbackConfiguration StackPolicyBody EnableTerminationProtection "
-    "TimeoutInMinutes"
-)
 NO_CHANGE = (
     "The submitted information didn't contain changes. "
     "Submit different information to create a change set."
 )
 
 
-class Response(BaseResponse):
+class Response(Asked):
     """The operations."""
-
-    def __init__(self) -> None:
-        """Read parameters as botocore describes them."""
-        super().__init__(service_name="cloudformation")
-        self.automated_parameter_parsing = True
-
-    @property
-    def backend(self) -> Backend:
-        """The stacks of the region that was asked."""
-        return cloudformation_backends[self.current_account][self.region]
 
     def call_action(self):
         """Answer a request; they wait for each other, and a waiter until there is an answer."""
@@ -66,93 +45,6 @@ class Response(BaseResponse):
             if stack.status == "REVIEW_IN_PROGRESS":
                 return
             time.sleep(0.05)
-
-    # --- What a request says
-
-    def _stack(self) -> Stack:
-        return self.backend.stack(self._get_param("StackName"))
-
-    def _caller(self, role: str | None) -> Caller:
-        if role:
-            return Caller(*sts.assume(role, "cloudformation"), self.region)
-        found = signatures._credentials(self.access_key)
-        return Caller(found.access_key, found.secret_key, found.token, self.region)
-
-    def _template(self, stack: Stack | None = None) -> Template:
-        body, url = self._get_param("TemplateBody"), self._get_param("TemplateURL")
-        if stack and self._get_param("UsePreviousTemplate"):
-            return stack.wish.template
-        if not (body or url):
-            raise invalid("Either Template URL or Template Body must be specified.")
-        if body and len(body) > 51200:
-            raise invalid(
-                "1 validation error detected: Value at 'templateBody' failed to satisfy "
-                "constraint: Member must have length less than or equal to 51200"
-            )
-        template = Template(body or self._fetch(url))
-        if lacking := [name for name in template.types() if not types.find(name)]:
-            if unknown := [name for name in lacking if not resources.schema(name)]:
-                names = ", ".join(unknown)
-                raise invalid(f"Template format error: Unrecognized resource types: [{names}]")
-            text = "AWS has these types of resources, the local cloud does not:"
-            raise NotImplementedError(f"{text} {', '.join(lacking)}")
-        return template
-
-    def _fetch(self, url: str) -> str:
-        """Return an object of S3, addressed in one of AWS's ways or at the local cloud."""
-        parts = urlsplit(url)
-        path = unquote(parts.path).lstrip("/")
-        if virtual := re.fullmatch(r"(.+)\.s3[.-].*amazonaws\.com", parts.netloc):
-            path = f"{virtual[1]}/{path}"
-        elif not re.match(r"s3[.-].*amazonaws\.com$|127\.0\.0\.1|localhost", parts.netloc):
-            raise invalid("TemplateURL must be a supported URL.")
-        bucket, _, key = path.partition("/")
-        try:
-            answer = self._caller(None)("s3", "GetObject", {"Bucket": bucket, "Key": key})
-        except ClientError as problem:
-            raise invalid(f"S3 error: {problem.response['Error']['Message']}") from None
-        return answer["Body"].read().decode()
-
-    def _wish(self, stack: Stack, old: Wish | None = None) -> Wish:
-        """Return what a stack is asked to be, if it may be that."""
-        if asked := [name for name in NOT_HERE.split() if self._get_param(name)]:
-            raise NotImplementedError(f"{asked[0]} of a stack")
-        template = self._template(stack if old else None)
-        given = {
-            one["ParameterKey"]: None if one.get("UsePreviousValue") else one.get("ParameterValue")
-            for one in self._get_param("Parameters") or []
-        }
-        raw, values = parameters(template, given, old.raw if old else {}, stack.outside)
-        values |= {"AWS::StackId": stack.id, "AWS::StackName": stack.name}
-        values |= {"AWS::AccountId": ACCOUNT, "AWS::Region": self.region, "AWS::Partition": "aws"}
-        values |= {"AWS::NotificationARNs": [], "AWS::URLSuffix": "amazonaws.com"}
-        stack.secrets |= {raw[n] for n, p in template.parameters.items() if flag(p.get("NoEcho"))}
-        stack.secrets.discard("")
-        capabilities = self._get_param("Capabilities") or []
-        if needed := _lacking(template, capabilities):
-            code = "InsufficientCapabilitiesException"
-            raise Refusal(code, f"Requires capabilities : [{needed}]")
-        tags, role = self._get_param("Tags"), self._get_param("RoleARN")
-        if tags is None:
-            tags = pairs(old.tags if old else {})
-        tags = {tag["Key"]: tag["Value"] for tag in tags}
-        return Wish(template, raw, values, tags, capabilities, role or (old and old.role))
-
-    def _new(self, name: str) -> Stack:
-        if not re.fullmatch("[a-zA-Z][-a-zA-Z0-9]{0,127}", name):
-            raise invalid(
-                f"1 validation error detected: Value '{name}' at 'stackName' failed to satisfy "
-                "constraint: Member must satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*"
-            )
-        caller = self._caller(self._get_param("RoleARN"))
-        return Stack(self.backend, name, self._arn("stack", name), caller)
-
-    def _arn(self, kind: str, name: str) -> str:
-        return f"arn:aws:cloudformation:{self.region}:{ACCOUNT}:{kind}/{name}/{uuid.uuid4()}"
-
-    def _renew(self, stack: Stack, role: str | None = None) -> None:
-        """Let the engine work in the name of who asks now."""
-        stack.caller = self._caller(role or self._get_param("RoleARN") or stack.wish.role)
 
     def _updatable(self, stack: Stack) -> Stack:
         if stack.status not in UPDATABLE:
@@ -250,7 +142,7 @@ class Response(BaseResponse):
     def list_stacks(self):
         """Return a summary of all stacks, deleted ones too."""
         wanted = self._get_param("StackStatusFilter")
-        found = [s.described() for s in reversed(self.backend.stacks.values())]
+        found = [stack.described() for stack in self.backend.all()]
         summaries = [one for one in found if not wanted or one["StackStatus"] in wanted]
         return ActionResult({"StackSummaries": summaries})
 
@@ -274,22 +166,20 @@ class Response(BaseResponse):
         if self._get_param("LogicalResourceId"):
             stack, one = self._resource()
             return ActionResult({"StackResources": [stack.shown(one)]})
-        stack = None
-        if name := self._get_param("PhysicalResourceId"):
-            for stack in self.backend.alive():
-                if name in [one.physical for one in stack.resources.values()]:
-                    break
-            else:
-                raise invalid(f"Stack for {name} does not exist")
+        stack, name = None, self._get_param("PhysicalResourceId")
+        for other in self.backend.alive() if name else ():
+            if name in [one.physical for one in list(other.resources.values())]:
+                stack = other
+        if name and not stack:
+            raise invalid(f"Stack for {name} does not exist")
         stack = stack or self._stack()
-        shown = [stack.shown(one) for one in stack.resources.values()]
-        return ActionResult({"StackResources": shown})
+        return ActionResult({"StackResources": stack.listed(stack.resources)})
 
     def list_stack_resources(self):
         """Return the resources of a stack, deleted ones too if it is deleted."""
         stack = self._stack()
-        shown = [stack.shown(one) for one in (stack.resources or stack.gone).values()]
-        return ActionResult({"StackResourceSummaries": shown})
+        found = stack.resources or stack.gone
+        return ActionResult({"StackResourceSummaries": stack.listed(found)})
 
     # --- Templates and exports
 
@@ -399,16 +289,6 @@ class Response(BaseResponse):
         return ActionResult({})
 
 
-def _lacking(template: Template, given: list[str]) -> str:
-    """Return the capability that a template needs and was not given, or nothing."""
-    needed = ""
-    for body in template.resources.values():
-        if body["Type"].startswith("AWS::IAM::"):
-            named = types.find(body["Type"]).name in (body.get("Properties") or {})
-            needed = "CAPABILITY_NAMED_IAM" if named or "NAMED" in needed else "CAPABILITY_IAM"
-    return "" if {"CAPABILITY_NAMED_IAM", needed} & set(given) else needed
-
-
 def _summary(template: Template) -> dict:
     found = [
         {
@@ -423,7 +303,7 @@ def _summary(template: Template) -> dict:
     ]
     summary = {"Description": template.body.get("Description"), "Parameters": found}
     summary["ResourceTypes"] = template.types()
-    if needed := _lacking(template, []):
+    if needed := lacking(template, []):
         names = ", ".join(n for n in template.types() if n.startswith("AWS::IAM::"))
         reason = f"The following resource(s) require capabilities: [{names}]"
         summary |= {"Capabilities": [needed], "CapabilitiesReason": reason}

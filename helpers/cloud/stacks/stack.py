@@ -47,15 +47,19 @@ class Backend(BaseBackend):
             return found
         raise invalid(f"Stack with id {name} does not exist")
 
+    def all(self) -> list[Stack]:
+        """Return all stacks, newest first."""
+        return list(self.stacks.values())[::-1]  # at once: others may make one meanwhile
+
     def alive(self) -> list[Stack]:
         """Return the stacks that are not deleted, newest first."""
-        return [s for s in reversed(self.stacks.values()) if s.status != "DELETE_COMPLETE"]
+        return [s for s in self.all() if s.status != "DELETE_COMPLETE"]
 
     def exports(self) -> dict[str, tuple[str, Stack]]:
         """Return value and stack of each exported name."""
         return {
             output["ExportName"]: (output["OutputValue"], stack)
-            for stack in self.stacks.values()
+            for stack in self.all()
             for output in stack.outputs
             if "ExportName" in output and not stack.status.startswith("CREATE_IN")
         }
@@ -139,6 +143,7 @@ class Stack:
         if one.physical == self.id:
             self.status, self.reason = status, reason
         more = {"EventId": str(uuid.uuid4()), "ResourceProperties": text}
+        more["PhysicalResourceId"] = one.physical  # empty as long as there is none
         self.events.append(self.shown(one) | more)
 
     def scope(self, wish: Wish, imports: set[str], resource=None) -> Scope:
@@ -193,6 +198,10 @@ class Stack:
         asked = {"Parameters": wish.parameters(), "Capabilities": wish.capabilities}
         asked |= {"RoleARN": wish.role, "Tags": pairs(wish.tags)}
         return ids | times | asked | {"DisableRollback": self.on_failure == "DO_NOTHING"}
+
+    def listed(self, found: dict[str, Resource]) -> list[dict]:
+        """Return resources as they are now, although the engine may be at work on them."""
+        return [self.shown(one) for one in list(found.values())]
 
     def shown(self, one: Resource) -> dict:
         """Return a resource as it is now, in the form that all operations and events share."""

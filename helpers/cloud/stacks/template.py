@@ -166,23 +166,24 @@ class Template:
         return sorted({one["Type"] for one in self.resources.values()})
 
     def _check_references(self) -> None:
-        names = self.parameters.keys() | PSEUDO
+        names = self.parameters.keys() | PSEUDO | {f"?{name}" for name in self.conditions}
         for block in ("Conditions", "Resources", "Outputs"):
             section = [*getattr(self, block.lower()).values()]
-            if lost := [n for n in dict.fromkeys(references(section)) if n not in names]:
-                if block == "Conditions":
-                    raise _malformed(
-                        f"Unresolved dependencies [{', '.join(lost)}]. "
-                        "Cannot reference resources in the Conditions block of the template"
-                    )
+            lost = [name for name in dict.fromkeys(references(section)) if name not in names]
+            if conditions := [name[1:] for name in lost if name.startswith("?")]:
+                raise _malformed(
+                    f"Unresolved condition dependency {conditions[0]} in the {block} block of the "
+                    "template"
+                )
+            if lost and block == "Conditions":
+                raise _malformed(
+                    f"Unresolved dependencies [{', '.join(lost)}]. "
+                    "Cannot reference resources in the Conditions block of the template"
+                )
+            if lost:
                 raise _malformed(
                     f"Unresolved resource dependencies [{', '.join(lost)}] in the {block} block "
                     "of the template"
-                )
-            if lost := [n for n in _conditions(section) if n not in self.conditions]:
-                raise _malformed(
-                    f"Unresolved condition dependency {lost[0]} in the {block} block of the "
-                    "template"
                 )
             names |= self.resources.keys()
 
@@ -224,13 +225,11 @@ def _check_resource(name: str, one) -> None:
 
 
 def references(value) -> Iterator[str]:
-    """Yield the names that a part of a template refers to."""
+    """Yield the names that a part of a template refers to; those of conditions begin with ``?``."""
     if isinstance(value, list):
         for one in value:
             yield from references(one)
-    if not isinstance(value, dict):
-        return
-    for key, one in value.items():
+    for key, one in value.items() if isinstance(value, dict) else ():
         if key == "Ref" and isinstance(one, str):
             yield one
         elif key == "Fn::GetAtt":
@@ -242,19 +241,9 @@ def references(value) -> Iterator[str]:
             yield from references(own)
         elif key == "DependsOn":
             yield from [one] if isinstance(one, str) else one
+        elif key == "Condition" and isinstance(one, str):
+            yield f"?{one}"  # a policy's statement has a Condition too, but that is no name
         else:
+            if key == "Fn::If" and isinstance(one, list) and one:
+                yield f"?{one[0]}"
             yield from references(one)
-
-
-def _conditions(value) -> Iterator[str]:
-    if isinstance(value, list):
-        for one in value:
-            yield from _conditions(one)
-    if isinstance(value, dict):
-        for key, one in value.items():
-            if key == "Condition" and isinstance(one, str):
-                yield one
-            elif key == "Fn::If" and isinstance(one, list) and one:
-                yield one[0]
-            # A policy's statement has a Condition too, but that is no name.
-            yield from _conditions(one)
