@@ -444,6 +444,17 @@ def test_a_resource_with_a_name_cannot_be_replaced(cf):
     deleted(cf, "named")
 
 
+def test_an_update_that_only_aws_can_do(cf):
+    one = {"RepositoryName": "described", "RepositoryDescription": "one"}
+    resource = {"Type": "AWS::CodeCommit::Repository", "Properties": one}
+    made(cf, "described", body({"R": resource}))
+    one["RepositoryDescription"] = "two"
+    updated(cf, "described", body({"R": resource}), "UPDATE_ROLLBACK_COMPLETE")
+    text = "The local cloud cannot update RepositoryDescription"
+    assert any(text in why for *_, why in events(cf, "described"))
+    deleted(cf, "described")
+
+
 def test_a_type_cannot_change(cf):
     made(cf, "typed", body({"A": parameter("1")}))
     text = "Update of resource type is not permitted."

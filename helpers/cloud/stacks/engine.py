@@ -86,6 +86,8 @@ def _undo(stack: Stack, template: Template, order: list[str], journal: Journal) 
             stack.event(one, "UPDATE_IN_PROGRESS")
             try:
                 types.find(one.type).change(stack.caller, one, changed_to, was.properties)
+            except NotImplementedError:
+                pass  # nor was it changed before
             except Exception as problem:
                 stack.event(one, "UPDATE_FAILED", api.explain(problem))
                 failed.append(one.name)

@@ -97,6 +97,8 @@ def notification(value: dict) -> dict:
 
 def bucket(p: dict) -> dict:
     """Return a bucket."""
+    if "OwnershipControls" in p:  # at once, since without it there may be no AccessControl
+        p["ObjectOwnership"] = p.pop("OwnershipControls")["Rules"][0]["ObjectOwnership"]
     if "AccessControl" in p:
         p["ACL"] = re.sub(r"\B[A-Z]", r"-\g<0>", p.pop("AccessControl")).lower()
     return renamed(BucketName="Bucket")(p)

@@ -105,22 +105,25 @@ class Type:
                 self._set(call, one, setting, {}, one.properties)
 
     def change(self, call: Caller, one: Resource, old: dict, new: dict) -> None:
-        """Update a resource in place."""
+        """Update a resource in place.
+
+        Raises:
+            NotImplementedError: that cannot be done here, so that nothing was changed.
+        """
         changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
-        given = dict(new)
-        for setting in self.settings:
-            names = set(setting.names.split())
-            if changed & names:
-                self._set(call, one, setting, old, new)
-            changed -= names
-            given = {name: value for name, value in given.items() if name not in names}
-        if changed:
+        apart = {name for setting in self.settings for name in setting.names.split()}
+        known = {}
+        if rest := changed - apart:
+            given = {name: value for name, value in new.items() if name not in apart}
             wanted = self.parameters(given) | _key(one, self.key) | self.extra
             known = self._known(wanted, self.update) if self.update else {}
-            lost = changed & (wanted.keys() - known.keys()) if self.update else changed
-            if lost:
+            if lost := rest & (wanted.keys() - known.keys()) if self.update else rest:
                 what = ", ".join(sorted(lost))
-                raise Failure(f"The local cloud cannot update {what} of {one.type} in place")
+                raise NotImplementedError(f"The local cloud cannot update {what} of {one.type}")
+        for setting in self.settings:
+            if changed & set(setting.names.split()):
+                self._set(call, one, setting, old, new)
+        if known:
             call(self.service, self.update, known)
         if self.wait:
             call.wait(self.service, self.wait, _key(one, self.key))

@@ -15,7 +15,7 @@ TYPES: dict[str, Type] = {
         gives="Arn=arn:aws:s3:::{id} DomainName={id}.s3.amazonaws.com "
             "RegionalDomainName={id}.s3.{region}.amazonaws.com "
             "WebsiteURL=http://{id}.s3-website-{region}.amazonaws.com", settings=(
-            single("OwnershipControls", "PutBucketOwnershipControls"),
+            single("OwnershipControls", "PutBucketOwnershipControls", later=True),
             single("PublicAccessBlockConfiguration", "PutPublicAccessBlock", default=CLOSED),
             single("VersioningConfiguration", "PutBucketVersioning",
                 default={"Status": "Suspended"}),
@@ -167,7 +167,7 @@ TYPES: dict[str, Type] = {
         name="Name", parameters=p.pipeline, update="UpdatePipeline",
         look="GetPipeline name pipeline", gives="Version=.version"),
     "AWS::CodeCommit::Repository": Type("codecommit", "CreateRepository",
-        "repositoryName=RepositoryName", "DeleteRepository", update="UpdateRepositoryDescription",
+        "repositoryName=RepositoryName", "DeleteRepository",
         ref="{repositoryMetadata[repositoryId]}",
         look="GetRepository repositoryName=RepositoryName repositoryMetadata",
         gives="Arn=.Arn Name={RepositoryName} CloneUrlHttp=.cloneUrlHttp CloneUrlSsh=.cloneUrlSsh"),
