@@ -444,6 +444,17 @@ def test_a_resource_with_a_name_cannot_be_replaced(cf):
     deleted(cf, "named")
 
 
+def test_an_update_that_only_aws_can_do(cf):
+    one = {"RepositoryName": "described", "RepositoryDescription": "one"}
+    resource = {"Type": "AWS::CodeCommit::Repository", "Properties": one}
+    made(cf, "described", body({"R": resource}))
+    one["RepositoryDescription"] = "two"
+    updated(cf, "described", body({"R": resource}), "UPDATE_ROLLBACK_COMPLETE")
+    text = "The local cloud cannot update RepositoryDescription"
+    assert any(text in why for *_, why in events(cf, "described"))
+    deleted(cf, "described")
+
+
 def test_a_type_cannot_change(cf):
     made(cf, "typed", body({"A": parameter("1")}))
     text = "Update of resource type is not permitted."
@@ -475,13 +486,6 @@ def test_what_is_kept_and_what_cannot_be_deleted(cf, ssm):
         s["StackId"]
         for s in cf.list_stacks(StackStatusFilter=["DELETE_COMPLETE"])["StackSummaries"]
     }
-
-
-def test_termination_protection(cf):
-    made(cf, "protected", body({"A": parameter("1")}), EnableTerminationProtection=True)
-    refused("TerminationProtection is enabled", cf.delete_stack, StackName="protected")
-    cf.update_termination_protection(StackName="protected", EnableTerminationProtection=False)
-    deleted(cf, "protected")
 
 
 # --- Exports
@@ -1093,9 +1097,6 @@ Resources:
   Alarm:
     Type: AWS::SNS::Topic
     Properties: {DisplayName: builds}
-  Waiting:
-    Type: AWS::SQS::Queue
-    Properties: {VisibilityTimeout: 60}
   Cleaner:
     Type: AWS::Lambda::Function
     Properties:

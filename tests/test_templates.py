@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.cloud.calls import Refusal
-from helpers.cloud.stacks.template import Scope, Template, parameters
+from helpers.cloud.stacks.functions import Scope
+from helpers.cloud.stacks.parameters import parameters
+from helpers.cloud.stacks.template import Template
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "data/templates"
 WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=8)

@@ -10,6 +10,7 @@ import sys
 import warnings
 from types import ModuleType
 
+from botocore import loaders
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from moto.utilities import utils
 from werkzeug.serving import make_server
@@ -40,8 +41,9 @@ def main() -> None:
 def _slim() -> None:
     """Leave out what costs 100 MB and seconds, and the course does not use.
 
-    That is which instance types other regions offer, a validator of OpenAPI documents that comes
-    with API Gateway, and moto's engine of CloudFormation, which loads all services.
+    That is which instance types other regions offer, what botocore's models explain in words, a
+    validator of OpenAPI documents that comes with API Gateway, and moto's engine of CloudFormation,
+    which loads all services.
     """
     load = utils.load_resource
 
@@ -52,7 +54,12 @@ def _slim() -> None:
     def validate(_) -> None:
         raise NotImplementedError("OpenAPI documents are not read")
 
+    def silent(pairs) -> dict:
+        # A part of a request may have this name too, but it is no text.
+        return {n: v for n, v in pairs if n != "documentation" or not isinstance(v, str)}
+
     utils.load_resource = load_resource
+    loaders.OrderedDict = silent  # what botocore makes of each object in a model
     for part in ("", ".validation", ".validation.exceptions"):
         module = ModuleType(f"openapi_spec_validator{part}")
         module.validate, module.OpenAPIValidationError = validate, ValueError

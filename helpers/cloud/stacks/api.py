@@ -2,63 +2,40 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-import threading
+import traceback
 
-import botocore.session
-from botocore.config import Config
+from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import create_request_object, prepare_request_dict
+from botocore.credentials import Credentials
+from botocore.endpoint import convert_to_response_dict
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.httpsession import URLLib3Session
 from botocore.loaders import Loader
 from botocore.model import Shape
+from botocore.parsers import create_parser
+from botocore.serialize import create_serializer
+from botocore.waiter import NormalizedOperationMethod, Waiter, WaiterModel
 from moto.core.utils import get_service_model
 
-from helpers.cloud import environment
+from helpers.cloud.calls import Refusal
 
 
 class Failure(Exception):
     """A resource could not be made, changed or deleted; the message is the event's reason."""
 
 
-class _Loader(Loader):
-    """Shares with moto what both know about a service, which is much."""
-
-    def load_service_model(self, service_name, type_name, api_version=None):
-        if type_name == "service-2" and service_name != "s3":  # whose model botocore changes
-            return get_service_model(service_name)._service_description
-        return super().load_service_model(service_name, type_name, api_version)
-
-
-@functools.cache
-def _session() -> botocore.session.Session:
-    session = botocore.session.Session()
-    here = str(environment.folder() / "waiters")
-    session.register_component("data_loader", _Loader(extra_search_paths=[here]))
-    return session
-
-
-_making = threading.Lock()
-
-
-@functools.lru_cache(32)
-def _client(service: str, endpoint: str, **keys):
-    config = Config(read_timeout=600, retries={"total_max_attempts": 1})
-    return _session().create_client(service, endpoint_url=endpoint, config=config, **keys)
+_http = URLLib3Session(timeout=600)
+_loader = Loader()
 
 
 class Caller:
-    """Calls the cloud's API with somebody's keys."""
+    """Calls the cloud's API with somebody's keys, without botocore's clients, which are large."""
 
     def __init__(self, key: str, secret: str, token: str | None, region: str) -> None:
         """Make no call yet."""
-        self.keys = {"aws_access_key_id": key, "aws_secret_access_key": secret}
-        self.keys |= {"aws_session_token": token, "region_name": region}
-
-    def client(self, service: str):
-        """Return a client of botocore for a service."""
-        with _making:  # a session makes one at a time
-            return _client(service, os.environ["AWS_ENDPOINT_URL"], **self.keys)
+        self.credentials, self.region = Credentials(key, secret, token), region
 
     def __call__(self, service: str, operation: str, parameters: dict) -> dict:
         """Call an operation; parameters take the form that it wants, which is nearly theirs.
@@ -67,23 +44,30 @@ class Caller:
             ClientError: the service refuses.
             Failure: the operation has no such parameter, or the value cannot be one.
         """
-        client = self.client(service)
-        model = get_service_model(service).operation_model(operation)
+        model = get_service_model(service)
+        shapes, protocol = model.operation_model(operation), model.resolved_protocol
         try:
-            wanted = fit(parameters, model.input_shape) if model.input_shape else {}
-            return client._make_api_call(operation, wanted)
-        except ClientError:
-            raise
+            wanted = fit(parameters, shapes.input_shape) if shapes.input_shape else {}
+            serialized = create_serializer(protocol).serialize_to_request(wanted, shapes)
         except (BotoCoreError, ValueError) as problem:
             raise Failure(f"Properties validation failed: {problem}") from None
+        prepare_request_dict(serialized, os.environ["AWS_ENDPOINT_URL"])
+        request = create_request_object(serialized)
+        request.stream_output = shapes.has_streaming_output
+        sign = S3SigV4Auth if service == "s3" else SigV4Auth
+        sign(self.credentials, model.signing_name, self.region).add_auth(request)
+        answer = convert_to_response_dict(_http.send(request.prepare()), shapes)
+        parsed = create_parser(protocol).parse(answer, shapes.output_shape)
+        if answer["status_code"] >= 300:
+            raise ClientError(parsed, operation)
+        return parsed
 
     def wait(self, service: str, name: str, parameters: dict) -> None:
         """Wait until something is as a waiter of botocore wants it."""
-        client = self.client(service)
-        waiter = client.get_waiter(name)
-        shape = get_service_model(service).operation_model(waiter.config.operation).input_shape
+        config = WaiterModel(_loader.load_service_model(service, "waiters-2")).get_waiter(name)
+        call = lambda **given: self(service, config.operation, given)  # noqa: E731
         limit = {"Delay": 0.3, "MaxAttempts": 2000}
-        waiter.wait(**fit(parameters, shape), WaiterConfig=limit)
+        Waiter(name, config, NormalizedOperationMethod(call)).wait(**parameters, WaiterConfig=limit)
 
 
 def fit(value, shape: Shape, where: str = ""):
@@ -127,8 +111,11 @@ def fit(value, shape: Shape, where: str = ""):
 
 def explain(problem: Exception) -> str:
     """Return the reason of an event, in CloudFormation's words."""
-    if not isinstance(problem, ClientError):
+    if isinstance(problem, (BotoCoreError, Failure, Refusal, NotImplementedError)):
         return str(problem)
+    if not isinstance(problem, ClientError):  # a fault of ours
+        traceback.print_exception(problem)
+        return f"Internal Failure: {problem!r}"
     error, answer = problem.response["Error"], problem.response["ResponseMetadata"]
     code, text = error["Code"], error.get("Message", "")
     kinds = {"Denied": "AccessDenied", "Unauthorized": "AccessDenied", "Exist": "AlreadyExists"}

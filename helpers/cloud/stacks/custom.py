@@ -37,24 +37,20 @@ calls.DOORS[DOOR] = answer
 class Custom:
     """A type of resource that a function of the template's author looks after."""
 
-    attributes: dict = {}
+    service = name = ""
 
     def make(self, call: Caller, one: Resource, started) -> None:
         """Ask the function to create it."""
-        said = self._ask(call, one, "Create", {})
-        one.physical = said["PhysicalResourceId"]
-        one.made["Data"] = said.get("Data") or {}
+        self._ask(call, one, "Create")
         started()
 
     def change(self, call: Caller, one: Resource, old: dict, new: dict) -> None:
         """Ask the function to update it; another physical id means that it has made a new one."""
-        said = self._ask(call, one, "Update", {"OldResourceProperties": _texts(old)}, _texts(new))
-        one.physical = said["PhysicalResourceId"]
-        one.made["Data"] = said.get("Data") or {}
+        self._ask(call, one, "Update", OldResourceProperties=_texts(old))
 
     def remove(self, call: Caller, one: Resource) -> None:
         """Ask the function to delete it."""
-        self._ask(call, one, "Delete", {})
+        self._ask(call, one, "Delete")
 
     def refer(self, one: Resource) -> str:
         """Return what Ref gives."""
@@ -70,49 +66,37 @@ class Custom:
             )
         return data[name]
 
-    def _ask(self, call: Caller, one: Resource, kind: str, more: dict, properties=None) -> dict:
-        token = secrets.token_urlsafe(24)
-        properties = _texts(one.properties) if properties is None else properties
-        event = {
-            "RequestType": kind,
-            "ServiceToken": one.properties["ServiceToken"],
-            "ResponseURL": f"{os.environ['AWS_ENDPOINT_URL']}{DOOR}{token}",
-            "StackId": one.made["Stack"],
-            "RequestId": one.made.setdefault("Id", secrets.token_hex(16)),
-            "LogicalResourceId": one.name,
-            "ResourceType": one.type,
-            "ResourceProperties": properties,
-            **more,
-        }
-        if one.physical:
-            event["PhysicalResourceId"] = one.physical
+    def _ask(self, call: Caller, one: Resource, kind: str, **more) -> None:
+        token, arn = secrets.token_urlsafe(24), one.properties["ServiceToken"]
+        if ":lambda:" not in arn:
+            raise Failure(f"Invalid service token: the local cloud asks Lambda only, not {arn}")
+        request = one.made.setdefault("Id", secrets.token_hex(16))
+        event = {"RequestType": kind, "RequestId": request, "StackId": one.made["Stack"], **more}
+        event |= {"ResponseURL": f"{os.environ['AWS_ENDPOINT_URL']}{DOOR}{token}"}
+        event |= {"ServiceToken": arn, "ResourceProperties": _texts(one.properties)}
+        event |= {"LogicalResourceId": one.name, "ResourceType": one.type}
+        event |= {"PhysicalResourceId": one.physical} if one.physical else {}
+        wanted = {"FunctionName": arn, "InvocationType": "Event", "Payload": json.dumps(event)}
         _open[token] = waiting = queue.SimpleQueue()
-        limit = int(one.properties.get("ServiceTimeout", 3600))
         try:
-            arn = one.properties["ServiceToken"]
-            if ":lambda:" not in arn:
-                raise Failure(f"Invalid service token: the local cloud asks Lambda only, not {arn}")
-            payload = json.dumps(event)
-            wanted = {"FunctionName": arn, "InvocationType": "Event", "Payload": payload}
             call("lambda", "Invoke", wanted)
-            said = waiting.get(timeout=limit)
+            said = waiting.get(timeout=int(one.properties.get("ServiceTimeout", 3600)))
         except queue.Empty:
             raise Failure(
                 "CloudFormation did not receive a response from your Custom Resource. Please check "
-                f"your logs for requestId [{event['RequestId']}]. If you are using the Python "
-                "cfn-response module, you may need to update your Lambda function code so that "
-                "CloudFormation can attach the updated version."
+                f"your logs for requestId [{request}]. If you are using the Python cfn-response "
+                "module, you may need to update your Lambda function code so that CloudFormation "
+                "can attach the updated version."
             ) from None
         finally:
             del _open[token]
         if said.get("Status") != "SUCCESS":
-            text = said.get("Reason", "")
             raise Failure(
                 "Received response status [FAILED] from custom resource. Message returned: "
-                f"{text} (RequestId: {event['RequestId']})"
+                f"{said.get('Reason', '')} (RequestId: {request})"
             )
-        said.setdefault("PhysicalResourceId", one.physical or generated(one))
-        return said
+        one.physical = said.get("PhysicalResourceId") or one.physical or generated(one)
+        one.made["Data"] = said.get("Data") or {}
 
 
 def _texts(value):

@@ -14,6 +14,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import jmespath
 from botocore.exceptions import ClientError
@@ -23,28 +24,19 @@ from helpers.cloud.environment import ACCOUNT
 from helpers.cloud.stacks import api
 from helpers.cloud.stacks.api import Caller, Failure
 
-CANNOT = "The local cloud cannot update {} of {} in place"
+PARTS = ("readOnlyProperties", "createOnlyProperties")
 
 
 @dataclass
 class Resource:
-    """A resource of a stack.
+    """A resource of a stack."""
 
-    Attributes:
-        name: its logical id.
-        type: ``AWS::S3::Bucket``.
-        stack: the name of its stack.
-        properties: what the template says, evaluated.
-        physical: its physical id, empty until it is there.
-        made: what the API answered when it was made, and the name that it was given.
-    """
-
-    name: str
-    type: str
-    stack: str
-    properties: dict = field(default_factory=dict)
-    physical: str = ""
-    made: dict = field(default_factory=dict)
+    name: str  # its logical id
+    type: str  # AWS::S3::Bucket
+    stack: str  # the name of its stack
+    properties: dict = field(default_factory=dict)  # what the template says, evaluated
+    physical: str = ""  # its physical id, as soon as it is there
+    made: dict = field(default_factory=dict)  # what the API answered when it was made
     status: str = ""
     reason: str = ""
     time: object = None
@@ -57,59 +49,42 @@ class Resource:
 
 @dataclass
 class Setting:
-    """Properties that have operations of their own, called once for each thing wanted.
+    """Properties that have operations of their own, called once for each thing wanted."""
 
-    Attributes:
-        names: the properties.
-        set, unset: the operations that bring a thing about, and undo it.
-        wanted: returns the parameters of each call for some properties; with none, what is there
-            by itself.
-        key: as in Type, where it differs.
-        later: the properties are parameters of the creation too.
-    """
-
-    names: str
-    set: str
-    unset: str
+    names: str  # of the properties
+    set: str  # the operation that brings a thing about
+    unset: str  # the one that undoes it
+    # Returns the parameters of each call; without properties, those of what is there by itself.
     wanted: Callable[[dict], list[dict]]
-    key: str = ""
-    later: bool = False
+    key: str = ""  # as in Type, where it differs
+    later: bool = False  # the properties are parameters of the creation too
 
 
 @dataclass
 class Type:
-    """A type of resource.
+    """A type of resource."""
 
-    Attributes:
-        service: as boto3 calls it.
-        create, update, delete: operations; update takes all properties.
-        key: the parameters that say which one: ``VpcId`` is the physical id, ``A=B`` is fact B.
-        ref: its physical id: a path in the answer to create, or a text of facts.
-        name: the property that names it, which is made up if it is missing.
-        parameters: turns properties into parameters of create.
-        settings: what is set apart.
-        attributes: of Fn::GetAtt: a text of facts, or ``Operation key path``.
-        wait, gone: waiters for when it has been made and deleted.
-        undo: settings must be undone before it can be deleted.
-        tidy: turns a name that is made up into one that is allowed.
-        extra: further parameters of update, or of delete.
-    """
-
-    service: str
-    create: str
-    key: str
+    service: str  # as boto3 calls it
+    create: str  # an operation, like delete and update
+    key: str  # the parameters that say which one: VpcId is the physical id, A=B is fact B
     delete: str
-    ref: str = ""
-    name: str = ""
-    parameters: Callable[[dict], dict] = dict
-    settings: tuple[Setting, ...] = ()
-    attributes: dict[str, str] = field(default_factory=dict)
-    update: str = ""
-    wait: str = ""
-    gone: str = ""
-    undo: bool = False
-    tidy: Callable[[str], str] = lambda name: name[:64]
-    extra: dict = field(default_factory=dict)
+    ref: str = ""  # its physical id, a text of facts; if there is none, its name
+    name: str = ""  # the property that names it, which is made up if it is missing
+    parameters: Callable[[dict], dict] = dict  # turns properties into parameters of create
+    settings: tuple[Setting, ...] = ()  # what is set apart
+    gives: str = ""  # attributes, Name=way: a text of facts, or a path below what look finds
+    look: str = ""  # the operation that describes it, key and path
+    update: str = ""  # takes all properties
+    wait: str = ""  # a waiter, for when it has been made
+    gone: str = ""  # for when it has been deleted
+    undo: bool = False  # settings must be undone before it can be deleted
+    tidy: Callable[[str], str] = lambda name: name[:64]  # a name that is made up
+    extra: dict = field(default_factory=dict)  # further parameters of update
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What Fn::GetAtt gives, and where it is found."""
+        return dict(word.split("=", 1) for word in self.gives.split())
 
     def make(self, call: Caller, one: Resource, started: Callable[[], None]) -> None:
         """Create a resource; ``started`` is called as soon as there is a physical id."""
@@ -118,41 +93,40 @@ class Type:
             properties[self.name] = one.made[self.name] = self.tidy(generated(one))
         apart = {n for s in self.settings if not s.later for n in s.names.split()}
         create = {name: value for name, value in properties.items() if name not in apart}
-        answer = call(self.service, self.create, self.parameters(create)) if self.create else {}
-        answer.pop("ResponseMetadata", None)
-        one.made |= answer
-        if "{" in self.ref:
-            one.physical = self.ref.format(**one.facts)
-        elif self.ref:
-            one.physical = jmespath.search(self.ref, answer)
-        else:
-            one.physical = properties.get(self.name) or generated(one)
+        if self.create:
+            one.made |= call(self.service, self.create, self.parameters(create))
+        ref = self.ref.format(**one.facts)
+        one.physical = ref or properties.get(self.name) or generated(one)
         started()
         if self.wait:
-            call.wait(self.service, self.wait, self._key(one, self.key))
+            call.wait(self.service, self.wait, _key(one, self.key))
         for setting in self.settings:
             if not setting.later:
                 self._set(call, one, setting, {}, one.properties)
 
     def change(self, call: Caller, one: Resource, old: dict, new: dict) -> None:
-        """Update a resource in place."""
+        """Update a resource in place.
+
+        Raises:
+            NotImplementedError: that cannot be done here, so that nothing was changed.
+        """
         changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        apart = {name for setting in self.settings for name in setting.names.split()}
+        known = {}
+        if rest := changed - apart:
+            given = {name: value for name, value in new.items() if name not in apart}
+            wanted = self.parameters(given) | _key(one, self.key) | self.extra
+            known = self._known(wanted, self.update) if self.update else {}
+            if lost := rest & (wanted.keys() - known.keys()) if self.update else rest:
+                what = ", ".join(sorted(lost))
+                raise NotImplementedError(f"The local cloud cannot update {what} of {one.type}")
         for setting in self.settings:
             if changed & set(setting.names.split()):
                 self._set(call, one, setting, old, new)
-                changed -= set(setting.names.split())
-        if changed and not self.update:
-            raise Failure(CANNOT.format(", ".join(sorted(changed)), one.type))
-        if changed:
-            names = {n for s in self.settings for n in s.names.split()}
-            given = {name: value for name, value in new.items() if name not in names}
-            wanted = self.parameters(given) | self._key(one, self.key) | self.extra
-            known = self._known(wanted, self.update)
-            if lost := sorted(changed & (wanted.keys() - known.keys())):
-                raise Failure(CANNOT.format(", ".join(lost), one.type))
+        if known:
             call(self.service, self.update, known)
         if self.wait:
-            call.wait(self.service, self.wait, self._key(one, self.key))
+            call.wait(self.service, self.wait, _key(one, self.key))
 
     def remove(self, call: Caller, one: Resource) -> None:
         """Delete a resource. That it is not there any more is no error."""
@@ -160,11 +134,11 @@ class Type:
             for setting in reversed(self.settings if self.undo else ()):
                 self._set(call, one, setting, one.properties, {})
             if self.delete:
-                wanted = self._key(one, self.key) or self.parameters(one.properties)
+                wanted = _key(one, self.key) or self.parameters(one.properties)
                 force = {"force": True} if one.properties.get("EmptyOnDelete") else {}
                 call(self.service, self.delete, wanted | force)
             if self.gone:
-                call.wait(self.service, self.gone, self._key(one, self.key))
+                call.wait(self.service, self.gone, _key(one, self.key))
         except ClientError as problem:
             if not api.missing(problem):
                 raise
@@ -176,40 +150,36 @@ class Type:
     def attribute(self, call: Caller, one: Resource, name: str) -> str:
         """Return what Fn::GetAtt gives."""
         way = self.attributes[name]
-        if " " not in way:
-            facts = one.facts | {"region": call.keys["region_name"], "account": ACCOUNT}
-            return way.format(**facts)
-        operation, key, path = way.split(" ", 2)
-        if operation == self.create:
-            return jmespath.search(path, one.made)
-        found = jmespath.search(path, call(self.service, operation, self._key(one, key)))
-        return "" if found is None else found
+        if not way.startswith("."):
+            return way.format(**one.facts, region=call.region, account=ACCOUNT)
+        operation, key, path = self.look.split()
+        found = jmespath.search(path + way, call(self.service, operation, _key(one, key)))
+        return "" if found is None else str(found)
 
     def _set(self, call: Caller, one: Resource, setting: Setting, old: dict, new: dict) -> None:
         """Make the calls between what was wanted and what is."""
-        key = self._key(one, setting.key or self.key)
-        was, wanted = setting.wanted(old), setting.wanted(new)
-        if setting.unset:
-            undo = lambda each: self._known(key | each, setting.unset)  # noqa: E731
-            kept = [undo(each) for each in wanted]
-            for each in was:
-                if each not in wanted and undo(each) not in kept:
-                    call(self.service, setting.unset, undo(each))
+        key = _key(one, setting.key or self.key)
+        was = [key | each for each in setting.wanted(old)]
+        wanted = [key | each for each in setting.wanted(new)]
+        undo = lambda each: self._known(each, setting.unset) if setting.unset else {}  # noqa: E731
+        kept = [undo(each) for each in wanted]
+        for each in was:
+            if setting.unset and each not in wanted and undo(each) not in kept:
+                call(self.service, setting.unset, undo(each))
         for each in wanted:
             if each not in was:
-                only = self._known(key | each, setting.unset).keys() if setting.unset else ()
-                known = self._known(key | each, setting.set)
-                given = {n: v for n, v in (key | each).items() if n in known or n not in only}
-                call(self.service, setting.set, given)
+                only = undo(each).keys() - self._known(each, setting.set).keys()
+                call(self.service, setting.set, {n: each[n] for n in each if n not in only})
 
     def _known(self, parameters: dict, operation: str) -> dict:
         shape = get_service_model(self.service).operation_model(operation).input_shape
         names = {name.lower() for name in shape.members}
         return {name: value for name, value in parameters.items() if name.lower() in names}
 
-    def _key(self, one: Resource, key: str) -> dict:
-        pairs = (word.partition("=") for word in key.split())
-        return {name: one.facts[fact or "id"] for name, _, fact in pairs}
+
+def _key(one: Resource, key: str) -> dict:
+    pairs = (word.partition("=") for word in key.split())
+    return {name: one.facts[fact or "id"] for name, _, fact in pairs}
 
 
 def generated(one: Resource) -> str:
@@ -218,33 +188,28 @@ def generated(one: Resource) -> str:
     return f"{one.stack[:24]}-{one.name[:24]}-{end}"
 
 
-@dataclass(frozen=True)
-class Schema:
+class Schema(NamedTuple):
     """What AWS says about a type: its properties, and which are required or fixed."""
 
-    properties: frozenset[str]
-    required: tuple[str, ...]
-    fixed: frozenset[str]
-
-
-@functools.cache
-def _schemas() -> tuple[Path, dict[str, str]]:
-    # Found, not imported: cfn-lint itself is large.
-    folder = Path(importlib.util.find_spec("cfnlint").origin).parent / "data/schemas"
-    return folder, json.loads((folder / "providers/us-east-1.json").read_text())
+    properties: set[str]
+    required: list[str]
+    fixed: set[str]
 
 
 @functools.cache
 def schema(name: str) -> Schema | None:
     """Return what AWS says about a type, or None if AWS has none of this name."""
-    folder, files = _schemas()
+    # Found, not imported: cfn-lint itself is large.
+    folder = Path(importlib.util.find_spec("cfnlint").origin).parent / "data/schemas"
+    files = json.loads((folder / "providers/us-east-1.json").read_text())
     if name not in files or name == "AWS::CloudFormation::CustomResource":  # it takes anything
         return None
     body = json.loads((folder / f"resources/{files[name]}.json").read_text())
-    plain = lambda part: {p.split("/")[2] for p in body.get(part, []) if p.count("/") == 2}  # noqa: E731
-    properties = frozenset(body["properties"]) - plain("readOnlyProperties")
-    fixed = frozenset(plain("createOnlyProperties"))
-    return Schema(properties, tuple(body.get("required", ())), fixed)
+    own = [
+        {f"/properties/{n}" for n in body["properties"]} & {*body.get(part, ())} for part in PARTS
+    ]
+    given, fixed = ({path.split("/")[2] for path in paths} for paths in own)
+    return Schema(body["properties"].keys() - given, body.get("required", []), fixed)
 
 
 def check(one: Resource) -> None:
