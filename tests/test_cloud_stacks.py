@@ -755,6 +755,27 @@ def test_a_custom_resource_is_made_updated_and_deleted(cf):
     assert "asked to Delete thing-one" in asked and "asked to Delete thing-two" in asked
 
 
+VENDORED = """
+import json
+from botocore.vendored import requests
+def handler(event, context):
+    fields = ("StackId", "RequestId", "LogicalResourceId")
+    answer = {"Status": "SUCCESS", "PhysicalResourceId": "thing", "Data": {"Echo": "old"}}
+    body = json.dumps(answer | {name: event[name] for name in fields})
+    headers = {"content-type": "", "content-length": str(len(body))}
+    requests.put(event["ResponseURL"], headers=headers, data=body)
+"""
+
+
+def test_a_function_of_the_days_when_botocore_brought_requests_along_answers(cf):
+    template = json.loads(with_function("one"))
+    template["Resources"]["Function"]["Properties"]["Code"]["ZipFile"] = VENDORED
+    template["Resources"]["Function"]["Properties"]["Runtime"] = "python3.7"
+    stack = made(cf, "vendored", json.dumps(template), Capabilities=["CAPABILITY_IAM"])
+    assert outputs(stack) == {"Echo": "old", "Id": "thing"}
+    deleted(cf, "vendored")
+
+
 def test_a_custom_resource_that_fails_says_why(cf):
     made(
         cf, "failing", with_function("crash"), "ROLLBACK_COMPLETE", Capabilities=["CAPABILITY_IAM"]
