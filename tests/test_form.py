@@ -157,3 +157,11 @@ def test_exercises(path):
         parse(solution)
         hint = notebook.cells[notebook.cells.index(check) + 1].source.split("<details>")[0]
         assert hint.strip(), f"{here} has a solution but no hint before it"
+
+
+def test_the_first_page_and_the_readme_name_every_other():
+    first = "".join(cell.source for cell in read(PATHS[0]).cells)
+    readme = (PATHS[0].parents[1] / "README.md").read_text()
+    for path in PATHS[1:]:
+        assert f"]({path.name})" in first, f"the first notebook has no link to {path.name}"
+        assert f"`{path.stem}`" in readme, f"the README does not name {path.stem}"
