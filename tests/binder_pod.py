@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True,
                        capture_output=True, check=True).stdout.split()  # fmt: skip
 SYSTEM = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives", "/etc/ssl"]
+HOME = "/home/jovyan"  # in the container, as on Binder
 LIMITS = "--user 1000:1000 --security-opt no-new-privileges --cap-drop ALL --cpus 1 --memory 2g"
 
 
@@ -54,20 +55,20 @@ def _command(home: Path, notebooks: list[str]) -> list[str]:
     seen = [*SYSTEM, sys.prefix, str(Path(sys.base_prefix).resolve())]
     mounts = [f"--volume={path}:{path}:ro" for path in dict.fromkeys(seen) if Path(path).exists()]
     settings = {
-        "HOME": "/home/jovyan",
-        "LAB_CACHE": "/home/jovyan/cache",
+        "HOME": HOME,
+        "LAB_CACHE": f"{HOME}/cache",
         "LAB_OFFLINE": "1",
-        "PYTHONPATH": "/home/jovyan/course",
+        "PYTHONPATH": f"{HOME}/course",
         "PATH": f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     }
     run = ["docker", "run", "--rm", "--label", containers.label(), "--network", "none"]
-    run += [*LIMITS.split(), *mounts, f"--volume={home}:/home/jovyan", "--tmpfs", "/tmp:mode=1777"]
+    run += [*LIMITS.split(), *mounts, f"--volume={home}:{HOME}", "--tmpfs", "/tmp:mode=1777"]
     run += [word for name, value in settings.items() for word in ("--env", f"{name}={value}")]
     tests = "python -m pytest -p no:cacheprovider --durations=5 --nbval-lax --nbval-current-env"
     shell = f'python -m helpers doctor; {tests} "$@" && python -m helpers down'
     names = notebooks or [f"notebooks/{name}" for name in sorted(os.listdir(ROOT / "notebooks"))
                           if name[:2] in ("00", "01", "02", "03", "07", "08")]  # fmt: skip
-    return [*run, "--workdir", "/home/jovyan/course", image, "sh", "-c", shell, "sh", *names]
+    return [*run, "--workdir", f"{HOME}/course", image, "sh", "-c", shell, "sh", *names]
 
 
 if __name__ == "__main__":

@@ -8,15 +8,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
 
 import boto3
 import pytest
+import waiting
 from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import until
 
 from helpers import cloud, ledger, machine, vm
 from helpers.cloud import costs, local
@@ -34,7 +33,6 @@ httpd -p 8080 -h /www
 httpd -p 8081 -h /www
 """
 ANY = "0.0.0.0/0"
-PATIENCE = 120  # seconds, far more than anything takes
 
 
 @pytest.fixture(scope="module")
@@ -84,22 +82,8 @@ def state(ec2, instance):
     return facts(ec2, instance)["State"]["Name"]
 
 
-def until(condition):
-    """Ask until it is so, and return what it then is."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it does not come"
-        time.sleep(0.05)
-    return found
-
-
 def page(place):
-    """What a web server answers, or nothing while there is none."""
-    try:
-        with urllib.request.urlopen(f"http://{place}/", timeout=5) as answer:
-            return answer.read().decode()
-    except OSError:
-        return ""
+    return waiting.page(f"http://{place}/")
 
 
 def closed(ip, port):

@@ -4,19 +4,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from waiting import page, until
 
 from helpers import cloud, ledger, machine, vm
 from helpers.cloud import local
 
 TEMPLATE = (Path(__file__).resolve().parents[1] / "data/templates/web-server.yaml").read_text()
-PATIENCE = 180  # seconds, far more than anything takes
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,24 +38,6 @@ print({{one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}}["Url"
 def session():
     """boto3 remembers the keys it has found; the next test may have others."""
     boto3.DEFAULT_SESSION = None
-
-
-def until(condition):
-    """Ask until it is so, and return what it then is."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it does not come"
-        time.sleep(0.05)
-    return found
-
-
-def page(url):
-    """What a web server answers, or nothing while there is none."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.read().decode().strip()
-    except OSError:
-        return ""
 
 
 def test_a_cloud_that_is_killed_while_it_makes_a_stack_leaves_nothing(home, capsys):
@@ -93,9 +73,9 @@ def test_two_learners_have_a_web_server_each_at_the_same_port(tmp_path):
         urls = {name: one.communicate()[0].splitlines()[-1] for name, one in working.items()}
         assert urls["ada"] != urls["bob"]
         for name, url in urls.items():
-            assert until(lambda url=url: page(url)) == name
+            assert until(lambda url=url: page(url).strip()) == name
         down(homes["ada"])
-        assert page(urls["ada"]) == "" and page(urls["bob"]) == "bob"
+        assert page(urls["ada"]) == "" and page(urls["bob"]).strip() == "bob"
     finally:
         for env in homes.values():
             assert "Nothing is left" in down(env)

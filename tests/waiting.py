@@ -1,0 +1,24 @@
+"""Waiting for what takes a while, with a limit, and asking web servers."""
+
+import time
+import urllib.request
+
+PATIENCE = 120  # seconds, far more than anything takes
+
+
+def until(condition):
+    """Ask until it is so, and return what it then is."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.05)
+    return found
+
+
+def page(url):
+    """What a web server answers, or nothing while there is none."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
