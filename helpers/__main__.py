@@ -93,10 +93,10 @@ def _use_engine() -> None:
 def status(options: argparse.Namespace) -> int:
     """Show what runs now, since when, and what that costs on AWS."""
     found = [(entry, entry.alive()) for entry in ledger.entries()]
-    costs = _costs()
+    bill = _bill()
     if options.json:
         runs = [{**asdict(entry), "alive": alive} for entry, alive in found]
-        print(json.dumps({"runs": runs, "costs": [asdict(item) for item in costs]}))
+        print(json.dumps({"runs": runs, "costs": [asdict(item) for item in bill]}))
         return 0
     shown = [(entry, alive) for entry, alive in found if alive]
     for entry, _ in shown:
@@ -106,17 +106,20 @@ def status(options: argparse.Namespace) -> int:
         print(f"{entry.name:40}{minutes:7.1f} min  {where}")
     if not shown:
         print("Nothing runs.")
-    if costs:
-        hour, spent = sum(item.hour or 0 for item in costs), sum(item.spent for item in costs)
-        print(f"\n{'On AWS this costs':40}$ {hour:.4f} an hour, $ {hour * 730:.2f} a month")
-        for item in costs:
+    if bill:
+        from helpers.cloud.costs import HOURS_A_MONTH
+
+        hour, spent = sum(item.hour or 0 for item in bill), sum(item.spent for item in bill)
+        month = hour * HOURS_A_MONTH
+        print(f"\n{'On AWS this costs':40}$ {hour:.4f} an hour, $ {month:.2f} a month")
+        for item in bill:
             known = "no price known" if item.hour is None else f"$ {item.hour:.4f} an hour"
             print(f"  {f'{item.item} {item.name}':38}{known}, $ {item.spent:.4f} so far")
         print(f"{'and since it was made has cost':40}$ {spent:.4f}")
     return 0
 
 
-def _costs() -> list:
+def _bill() -> list:
     """Return what exists in the cloud that this learner uses, if there is one, and its price."""
     from helpers import cloud
     from helpers.cloud import costs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -49,8 +50,7 @@ def price(item: str) -> float | None:
 
     None stands for one that is not in the list.
     """
-    with open(PRICES) as file:
-        rows = {row["item"]: row for row in csv.DictReader(file)}
+    rows = _rows(PRICES)
     if item not in rows:
         return None
     usd, per = float(rows[item]["usd"]), rows[item]["per"]
@@ -78,11 +78,11 @@ def items() -> list[Item]:
     """
     import boto3
 
-    session = boto3.Session()
+    session, used = boto3.Session(), _used()
     return [
         item
         for service, read in _READERS.items()
-        if _used(service)
+        if service in used
         for item in read(session.client(service))
     ]
 
@@ -99,11 +99,17 @@ def bill():
     return found.fillna({"name": ""})
 
 
-def _used(service: str) -> bool:
+@functools.cache
+def _rows(path: Path) -> dict[str, dict[str, str]]:
+    with open(path) as file:
+        return {row["item"]: row for row in csv.DictReader(file)}
+
+
+def _used() -> set[str]:
     if not os.environ.get("AWS_ENDPOINT_URL"):  # a real account
-        return True
+        return set(_READERS)
     calls = (environment.folder() / "requests.log").read_text().splitlines()
-    return any(line.split()[2] == service for line in calls)
+    return {line.split()[2] for line in calls}
 
 
 def _item(item: str, name: str, since: datetime.datetime, until=None, amount: float = 1) -> Item:

@@ -66,7 +66,7 @@ def check(call: Call) -> None:
         if call.service != "s3" and call.name not in UNSIGNED:
             raise Refusal(missing, "Request is missing Authentication Token", status)
         return
-    credentials = _credentials(call.key)
+    credentials = credentials_of(call.key)
     try:
         given = _read(call.request)
     except (ValueError, KeyError):  # a date that is none, a part that is missing
@@ -86,14 +86,15 @@ def check(call: Call) -> None:
         raise Refusal("AccessDenied", "Request has expired", 403)
 
 
-def _credentials(key: str) -> Credentials | None:
+def credentials_of(key: str) -> Credentials | None:
     """Return the secret of a key that is in force: the root user's, a session's or a user's."""
     from moto.iam.models import iam_backends
-    from moto.sts.models import sts_backends
+
+    from helpers.cloud.services import sts
 
     if key == ROOT_KEY:
         return Credentials(key, os.environ["AWS_SECRET_ACCESS_KEY"])
-    if session := sts_backends[ACCOUNT]["aws"].get_assumed_role_from_access_key(key):
+    if session := sts.session(key):
         return Credentials(key, session.secret_access_key, session.session_token)
     found = iam_backends[ACCOUNT]["aws"].access_keys.get(key)
     if found and found.status == "Active":

@@ -20,6 +20,7 @@ from botocore.waiter import NormalizedOperationMethod, Waiter, WaiterModel
 from moto.core.utils import get_service_model
 
 from helpers.cloud.calls import Refusal
+from helpers.cloud.stacks.template import plain
 
 
 class Failure(Exception):
@@ -97,7 +98,7 @@ def fit(value, shape: Shape, where: str = ""):
     if kind == "string":
         if isinstance(value, (dict, list)):
             return json.dumps(value)
-        return str(value).lower() if isinstance(value, bool) else str(value)
+        return plain(value)
     if kind in ("integer", "long"):
         return int(value)
     if kind in ("float", "double"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from helpers.cloud.stacks import api, resources, types
 from helpers.cloud.stacks.functions import Scope, Unknown, unknown
+from helpers.cloud.stacks.resources import changed
 from helpers.cloud.stacks.stack import Stack, Wish
 from helpers.cloud.stacks.template import invalid
 
@@ -11,11 +12,6 @@ from helpers.cloud.stacks.template import invalid
 def wanted(scope: Scope) -> list[str]:
     """Return the names of the resources whose conditions hold, each after those it needs."""
     return [n for n in scope.template.order() if scope.holds(scope.template.resources[n])]
-
-
-def changed(old: dict, new: dict) -> set[str]:
-    """Return the names of the properties that differ."""
-    return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
 
 
 def find(stack: Stack, wish: Wish) -> list[dict]:

@@ -12,6 +12,7 @@ from werkzeug.wrappers import Request, Response
 from helpers.cloud import calls
 from helpers.cloud.stacks.api import Caller, Failure
 from helpers.cloud.stacks.resources import Resource, generated
+from helpers.cloud.stacks.template import plain
 
 DOOR = "/_custom-resource/"
 _open: dict[str, queue.SimpleQueue] = {}
@@ -105,4 +106,4 @@ def _texts(value):
         return {name: _texts(one) for name, one in value.items()}
     if isinstance(value, list):
         return [_texts(one) for one in value]
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return plain(value)

@@ -10,9 +10,9 @@ from graphlib import TopologicalSorter
 from helpers.cloud.environment import ACCOUNT
 from helpers.cloud.stacks import api, resources, types
 from helpers.cloud.stacks.api import Failure
-from helpers.cloud.stacks.changes import changed, wanted
+from helpers.cloud.stacks.changes import wanted
 from helpers.cloud.stacks.functions import Scope
-from helpers.cloud.stacks.resources import Resource
+from helpers.cloud.stacks.resources import Resource, changed
 from helpers.cloud.stacks.stack import Stack, Wish, now
 from helpers.cloud.stacks.template import Template, invalid, plain
 

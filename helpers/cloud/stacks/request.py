@@ -45,7 +45,7 @@ class Asked(BaseResponse):
     def _caller(self, role: str | None) -> Caller:
         if role:
             return Caller(*sts.assume(role, "cloudformation"), self.region)
-        found = signatures._credentials(self.access_key)
+        found = signatures.credentials_of(self.access_key)
         return Caller(found.access_key, found.secret_key, found.token, self.region)
 
     def _template(self, stack: Stack | None = None) -> Template:

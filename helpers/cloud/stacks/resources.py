@@ -110,10 +110,10 @@ class Type:
         Raises:
             NotImplementedError: that cannot be done here, so that nothing was changed.
         """
-        changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        differ = changed(old, new)
         apart = {name for setting in self.settings for name in setting.names.split()}
         known = {}
-        if rest := changed - apart:
+        if rest := differ - apart:
             given = {name: value for name, value in new.items() if name not in apart}
             wanted = self.parameters(given) | _key(one, self.key) | self.extra
             known = self._known(wanted, self.update) if self.update else {}
@@ -121,7 +121,7 @@ class Type:
                 what = ", ".join(sorted(lost))
                 raise NotImplementedError(f"The local cloud cannot update {what} of {one.type}")
         for setting in self.settings:
-            if changed & set(setting.names.split()):
+            if differ & set(setting.names.split()):
                 self._set(call, one, setting, old, new)
         if known:
             call(self.service, self.update, known)
@@ -188,6 +188,11 @@ def generated(one: Resource) -> str:
     return f"{one.stack[:24]}-{one.name[:24]}-{end}"
 
 
+def changed(old: dict, new: dict) -> set[str]:
+    """Return the names of the properties that differ."""
+    return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+
+
 class Schema(NamedTuple):
     """What AWS says about a type: its properties, and which are required or fixed."""
 
@@ -230,7 +235,7 @@ def check(one: Resource) -> None:
         )
 
 
-def replaces(name: str, changed: set[str]) -> set[str]:
+def replaces(name: str, differ: set[str]) -> set[str]:
     """Return which of the changed properties make a new resource necessary."""
     known = schema(name)
-    return changed & known.fixed if known else changed & {"ServiceToken"}
+    return differ & known.fixed if known else differ & {"ServiceToken"}
