@@ -1,0 +1,1 @@
+"""Kubernetes: a control plane, nodes, and the ways to them."""
