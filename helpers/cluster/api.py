@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import urllib3
 import yaml
@@ -53,14 +55,11 @@ class Api:
         cluster = {one["name"]: one["cluster"] for one in config["clusters"]}[context["cluster"]]
         user = {one["name"]: one["user"] for one in config["users"]}[context["user"]]
         with tempfile.TemporaryDirectory() as folder:
-            self._pool = urllib3.PoolManager(
-                num_pools=2,
-                maxsize=16,
-                ca_certs=_file(cluster, "certificate-authority", kubeconfig, folder),
-                cert_file=_file(user, "client-certificate", kubeconfig, folder),
-                key_file=_file(user, "client-key", kubeconfig, folder),
-            )
-            self._pool.connection_from_url(cluster["server"])
+            authority = _file(cluster, "certificate-authority", kubeconfig, folder)
+            tls = ssl.create_default_context(cafile=authority)
+            if certificate := _file(user, "client-certificate", kubeconfig, folder):
+                tls.load_cert_chain(certificate, _file(user, "client-key", kubeconfig, folder))
+        self._pool = urllib3.PoolManager(num_pools=2, maxsize=16, ssl_context=tls)
         self.server = cluster["server"]
         self._headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
 
@@ -131,8 +130,7 @@ class Api:
                     event = json.loads(line)
                     yield event["type"], event["object"]
         finally:
-            answer.drain_conn() if answer.closed else answer.close()
-            answer.release_conn()
+            answer.close()
 
     def _json(self, method: str, path: str, body=None, kind="application/json", query=None) -> dict:
         return json.loads(self._request(method, path, body, kind, query).data)
@@ -143,7 +141,7 @@ class Api:
             headers["Content-Type"] = kind
         url = self.server + path
         if query:
-            url += "?" + urllib3.request.urlencode(query)
+            url += "?" + urlencode(query)
         answer = self._pool.request(
             method,
             url,
