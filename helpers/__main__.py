@@ -36,13 +36,18 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def up(options: argparse.Namespace) -> int:
-    """Make sure that a Docker Engine answers, or the local AWS."""
+    """Make sure that a Docker Engine answers, the local AWS, or a Kubernetes cluster."""
     if options.what == "cloud":
         from helpers import cloud
 
         found = cloud.start()
         where = found.endpoint or f"profile {found.environment['AWS_PROFILE']}"
         print(f"AWS answers ({found.rung} {found.account}, {found.region}, {where}).")
+    elif options.what == "cluster":
+        from helpers import cluster
+
+        found = cluster.start()
+        print(f"Kubernetes answers ({found.rung}, namespace {found.namespace}).")
     else:
         from helpers import containers
 
@@ -56,7 +61,7 @@ def env(options: argparse.Namespace) -> int:
     """Print the variables that lead a terminal's tools to what runs."""
     before = dict(os.environ)
     failed = 0
-    for use in (_use_cloud, _use_engine):
+    for use in (_use_cloud, _use_engine, _use_cluster):
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 use()
@@ -88,6 +93,14 @@ def _use_engine() -> None:
     from helpers import containers
 
     containers.engine()
+
+
+def _use_cluster() -> None:
+    """Lead kubectl to the cluster that runs; without one it is left alone."""
+    from helpers import cluster
+
+    if found := cluster.running():
+        cluster.use(found)
 
 
 def status(options: argparse.Namespace) -> int:
@@ -145,9 +158,13 @@ def down(options: argparse.Namespace) -> int:
 def prepare(options: argparse.Namespace) -> int:
     """Fetch and build all that the lessons need later, so that they start at once (and offline)."""
     from helpers import bench, containers, vm
+    from helpers.cluster import programs
     from helpers.containers import images, registries
     from helpers.vm import initramfs
 
+    programs.find()
+    programs.etcd()
+    programs.kubectl()
     for kernel in vm.kernels():
         initramfs.image("busybox", kernel)
     for name in ("python", "server"):
@@ -178,7 +195,9 @@ def main() -> int:
         if command in (doctor, status):
             one.add_argument("--json", action="store_true", help="for programs")
         if command is up:
-            one.add_argument("what", nargs="?", choices=["docker", "cloud"], default="docker")
+            one.add_argument(
+                "what", nargs="?", choices=["docker", "cloud", "cluster"], default="docker"
+            )
         if command is prepare:
             one.add_argument("--engine", action="store_true", help="the Engine in a VM too")
     options = parser.parse_args()

@@ -41,7 +41,7 @@ class Entry:
 
     Attributes:
         id: the entry's own name on disk, sorted by time of recording.
-        kind: ``process``, ``files`` or ``engine``.
+        kind: ``process``, ``files``, ``engine`` or ``command``.
         name: what a reader calls it ("virtual machine web").
         since: seconds since the epoch.
         facts: what is needed to stop it and worth showing (ports, paths, labels).
@@ -79,6 +79,8 @@ class Entry:
             return bool(_processes(self))
         if self.kind == "files":
             return Path(self.facts["path"]).exists()
+        if self.kind == "command":
+            return _says(self.facts["alive"]) != ""
         return _labelled(self) != []
 
 
@@ -86,7 +88,9 @@ def record(kind: str, name: str, **facts) -> Entry:
     """Write down what is about to start and return the entry.
 
     Args:
-        kind: ``files`` (fact ``path``), ``engine`` (facts ``env``, ``label``) or ``process``.
+        kind: ``files`` (fact ``path``), ``engine`` (facts ``env``, ``label``), ``process``, or
+            ``command`` (fact ``stop``: a command that removes it; fact ``alive``: one that prints
+            nothing once it is gone).
         name: what a reader calls it.
         facts: what is needed to stop it.
     """
@@ -158,6 +162,8 @@ def stop(entry: Entry, patience: float = 5.0) -> bool:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+    elif entry.kind == "command":
+        _says(entry.facts["stop"])
     else:
         _remove_labelled(entry)
     if entry.alive():
@@ -193,6 +199,15 @@ def _processes(entry: Entry) -> list[psutil.Process]:
             if process.environ().get(MARK) == entry.id:
                 found.append(process)
     return found
+
+
+def _says(command: list[str]) -> str:
+    """Return what a command prints, or why it fails, which is never empty."""
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        return str(problem)
+    return answer.stdout.strip() or (f"status {answer.returncode}" if answer.returncode else "")
 
 
 def _stop_processes(entry: Entry, patience: float) -> None:

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import platform
+import random
 import shutil
 import socket
 import ssl
@@ -145,6 +146,21 @@ def cores() -> int:
         if share > 0:
             usable = min(usable, max(1, round(share)))
     return usable
+
+
+def loopback_address() -> str:
+    """Return a loopback address of its own; where there is but one, 127.0.0.1.
+
+    All of 127.0.0.0/8 is loopback on Linux, so that whoever gets one has every port to itself.
+    """
+    parts = [random.SystemRandom().randrange(1, 255) for _ in range(3)]
+    address = "127." + ".".join(map(str, parts))
+    with socket.socket() as trial:
+        try:
+            trial.bind((address, 0))
+            return address
+        except OSError:
+            return "127.0.0.1"
 
 
 @once

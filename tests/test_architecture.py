@@ -12,7 +12,7 @@ HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 # Which room may import which; each stands above all that it may import.
 BELOW = {
     "cloud": {"cluster", "containers", "vm", "machine", "ledger", "guard"},
-    "cluster": {"containers", "machine", "ledger"},
+    "cluster": {"containers", "vm", "machine", "ledger"},
     "bench": {"containers", "vm", "machine", "ledger"},
     "lesson": {"machine", "ledger"},
     "containers": {"vm", "machine", "ledger"},

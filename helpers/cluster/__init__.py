@@ -1,1 +1,17 @@
-"""Kubernetes: a control plane, nodes, and the ways to them."""
+"""Kubernetes: a cluster that always answers, its nodes, and the ways to them."""
+
+from helpers.cluster.ladder import load, running, start, use
+from helpers.cluster.local import Cluster, ClusterError, create, find
+from helpers.cluster.programs import ProgramError
+
+__all__ = [
+    "Cluster",
+    "ClusterError",
+    "ProgramError",
+    "create",
+    "find",
+    "load",
+    "running",
+    "start",
+    "use",
+]

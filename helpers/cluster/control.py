@@ -203,7 +203,8 @@ def _options(folder: Path, octet: int, etcd: int, port: int, webhook: str) -> di
 def _spawn(folder: Path, title: str, part: str, command: list[str]) -> None:
     environment = {**os.environ, **ENVIRONMENT}
     log = folder / f"{part}.log"
-    ledger.spawn(title, [*AGAIN, *command], env=environment, log=log, cwd=folder)
+    told = {"cluster": folder.name}
+    ledger.spawn(title, [*AGAIN, *command], env=environment, log=log, cwd=folder, facts=told)
 
 
 def _wait(folder: Path, name: str, seconds: float = 60) -> None:

@@ -1,0 +1,286 @@
+"""Clusters of our own: a control plane, nodes, and the network between their pods."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from helpers import ledger, machine
+from helpers.cluster import control
+from helpers.cluster.agent.runtime import Settings
+from helpers.cluster.api import Api, ApiError
+from helpers.containers.certificates import Authority
+
+MEMORY_MB = 650  # a control plane and a node
+ENGINE_MB = 650  # the Engine's virtual machine, with some pods
+
+
+class ClusterError(RuntimeError):
+    """No cluster can be had; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Kubernetes cluster that answers.
+
+    Attributes:
+        name: its name.
+        rung: what it is: ``existing context``, ``kind``, or what pods are in one of ours:
+            ``docker``, ``docker in a VM`` or ``process``.
+        folder: its files.
+        namespace: where what one makes goes if nothing else is said.
+    """
+
+    name: str
+    rung: str
+    folder: Path
+    namespace: str = "default"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The file that leads clients to it, as its administrator."""
+        return self.folder / "kubeconfig"
+
+    @property
+    def ours(self) -> bool:
+        """Whether its control plane and nodes are processes of the course."""
+        return self.rung in ("docker", "docker in a VM", "process")
+
+    @property
+    def api(self) -> Api:
+        """Its API, as its administrator."""
+        return Api(self.kubeconfig)
+
+    def nodes(self) -> list[str]:
+        """Return the names of the nodes that run here, oldest first."""
+        return [entry.facts["node"] for entry in self._entries() if "node" in entry.facts]
+
+    def add_node(
+        self,
+        name: str = "",
+        *,
+        cpus: float = 0,
+        memory_mb: int = 0,
+        labels: dict[str, str] | None = None,
+        taints: list[dict] | None = None,
+        provider: str = "",
+    ) -> str:
+        """Start a node and return its name; ``wait_ready`` tells when it may be used.
+
+        Args:
+            name: what it is called; ``node-1`` and so on if empty.
+            cpus: processors that it offers; the machine's if 0. As all nodes share the machine,
+                that is a promise, not a partition.
+            memory_mb: memory that it offers; the machine's if 0.
+            labels: labels of the Node.
+            taints: taints of the Node.
+            provider: its ``providerID``.
+        """
+        with open(self.folder / "nodes.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            here = self.folder / "nodes"
+            taken = {json.loads(one.read_text())["index"] for one in here.glob("*/node.json")}
+            index = next(k for k in range(1, 127) if k not in taken)
+            name, facts = name or f"node-{index}", json.loads(_record(self.folder).read_text())
+            folder = here / name
+            (folder / "pods").mkdir(parents=True, exist_ok=True)
+            settings = Settings(
+                name,
+                index,
+                facts["octet"],
+                machine.loopback_address(),
+                self.rung,
+                cpus or machine.cores(),
+                memory_mb or machine.facts()["memory_mb"],
+                labels=labels or {},
+                taints=taints or [],
+                provider=provider,
+            )
+            (folder / "node.json").write_text(json.dumps(asdict(settings)))
+        authority, address = Authority(self.folder), settings.address
+        authority.issue(folder / "server", name, addresses=(address,), names=(name,))
+        server, user = f"https://127.0.0.1:{facts['port']}", f"system:node:{name}"
+        kubeconfig = folder / "kubeconfig"
+        control.write_kubeconfig(kubeconfig, self.name, server, authority, user, "system:nodes")
+        words = [sys.executable, "-m", "helpers.cluster.agent", str(self.folder), name]
+        told = {"cluster": self.name, "node": name}
+        title, log = f"node {name} of {self.name}", folder / "agent.log"
+        ledger.spawn(title, [*control.AGAIN, *words], log=log, facts=told, cwd=folder)
+        return name
+
+    def wait_ready(self, *names: str, seconds: float = 60) -> None:
+        """Wait until nodes are Ready.
+
+        Raises:
+            ClusterError: one is not within so many seconds; the message ends with its log.
+        """
+        deadline = time.monotonic() + seconds
+        for name in names:
+            while not _ready(self.api, name):
+                if time.monotonic() > deadline:
+                    log = (self.folder / "nodes" / name / "agent.log").read_text(errors="replace")
+                    said = (log.strip().splitlines() or ["nothing"])[-1]
+                    raise ClusterError(f"Node {name} is not ready after {seconds} s: {said}")
+                time.sleep(0.05)
+
+    def unplug(self, name: str) -> None:
+        """Let a node die as if its power had failed: it says nothing more, its pods are gone.
+
+        Raises:
+            ClusterError: no such node runs here.
+        """
+        entries = [entry for entry in self._entries() if entry.facts.get("node") == name]
+        if not entries:
+            there = ", ".join(self.nodes()) or "none"
+            raise ClusterError(f"Node {name} is not one that runs here; these are: {there}.")
+        for entry in entries:
+            ledger.stop(entry, patience=0.5)
+        _remove_containers(self, f"lab.node={name}")
+
+    def remove_node(self, name: str) -> None:
+        """Take a node away: its pods end, and the cluster forgets it."""
+        if name in self.nodes():
+            self.unplug(name)
+        try:
+            self.api.delete(f"/api/v1/nodes/{name}")
+        except ApiError as problem:
+            if problem.status != 404:
+                raise
+        shutil.rmtree(self.folder / "nodes" / name, ignore_errors=True)
+
+    def delete(self) -> None:
+        """Stop a cluster of ours and remove all that it had."""
+        for entry in reversed(self._entries()):
+            ledger.stop(entry)
+        _remove_containers(self, f"lab.cluster={self.name}")
+
+    def _entries(self) -> list[ledger.Entry]:
+        return [one for one in ledger.entries() if one.facts.get("cluster") == self.name]
+
+
+def create(name: str, *, webhook: str = "", rung: str = "") -> Cluster:
+    """Start a cluster without nodes and return it once its API answers.
+
+    Args:
+        name: what it is called.
+        webhook: a kubeconfig file that leads to whoever knows tokens, or empty.
+        rung: what its pods are; the best that this machine can do if empty.
+
+    Raises:
+        ClusterError: it cannot be started, or there is one of that name.
+    """
+    folder = ledger.home() / "clusters" / name
+    if folder.exists():
+        raise ClusterError(f"There is a cluster {name} already.")
+    ledger.record("files", f"files of cluster {name}", path=str(folder), cluster=name)
+    folder.mkdir(mode=0o700, parents=True)
+    found = Cluster(name, rung or pods(), folder)
+    if found.rung != "process":
+        from helpers import containers
+
+        containers.engine()
+    try:
+        octet = _prepare(found)
+        facts = control.start(folder, name, octet, webhook)
+        about = {"name": name, "rung": found.rung, "octet": octet, **facts}
+        _record(folder).write_text(json.dumps(about))
+        _network().start(folder)
+    except BaseException:
+        found.delete()
+        raise
+    return found
+
+
+def find(name: str) -> Cluster | None:
+    """Return the cluster of ours of that name, if it runs.
+
+    What is left of one that has died (with the machine, say) is removed.
+    """
+    folder = ledger.home() / "clusters" / name
+    if not _record(folder).exists():
+        return None
+    found = Cluster(name, json.loads(_record(folder).read_text())["rung"], folder)
+    if any(entry.kind == "process" and entry.alive() for entry in found._entries()):
+        return found
+    found.delete()
+    return None
+
+
+def pods() -> str:
+    """Return what pods are on this machine: ``docker``, ``docker in a VM`` or ``process``.
+
+    ``LAB_PODS`` forces one. Processes are the last resort, where there is no Engine and too
+    little memory for a virtual machine with one.
+    """
+    if forced := os.environ.get("LAB_PODS"):
+        return forced
+    if os.environ.get("LAB_ENGINE") != "vm" and machine.docker_socket():
+        return "docker"
+    if machine.qemu() and machine.facts()["memory_free_mb"] > MEMORY_MB + ENGINE_MB:
+        return "docker in a VM"
+    return "process"
+
+
+def _record(folder: Path) -> Path:
+    return folder / "cluster.json"
+
+
+def _prepare(found: Cluster) -> int:
+    """Return a free range of addresses, in which the cluster's pods can talk."""
+    problem = None
+    for octet in random.SystemRandom().sample(range(64, 250), 20):
+        about = {"name": found.name, "rung": found.rung, "octet": octet}
+        _record(found.folder).write_text(json.dumps(about))
+        try:
+            _network().prepare(found.folder, octet, found.name)
+            return octet
+        except _network().RangeTaken as taken:
+            problem = taken
+    raise ClusterError(f"No range of addresses is free for the pods: {problem}")
+
+
+def _ready(api: Api, name: str) -> bool:
+    try:
+        node = api.get(f"/api/v1/nodes/{name}")
+    except ApiError:
+        return False
+    conditions = node.get("status", {}).get("conditions", [])
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _remove_containers(found: Cluster, label: str) -> None:
+    """Remove what the Engine holds of a node or a cluster: containers, then networks, volumes."""
+    if found.rung == "process":
+        return
+    chosen = ["--filter", f"label={label}", "-q"]
+    for kind, listing in (("container", ["ps", "-a"]), ("network", ["network", "ls"])):
+        ids = _docker(*listing, *chosen).split()
+        options = ["-f", "-v"] if kind == "container" else []
+        if ids:
+            _docker(kind, "rm", *options, *ids)
+    if volumes := _docker("volume", "ls", *chosen).split():
+        _docker("volume", "rm", *volumes)
+
+
+def _docker(*words: str) -> str:
+    return subprocess.run(["docker", *words], capture_output=True, text=True).stdout
+
+
+def _network():  # TEMPORARY until network.py lands
+    try:
+        from helpers.cluster import network
+    except ImportError:
+
+        class network:
+            RangeTaken = OSError
+            prepare = start = staticmethod(lambda *_: None)
+
+    return network
