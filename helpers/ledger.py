@@ -147,15 +147,17 @@ def entries(kind: str | None = None) -> list[Entry]:
     return [entry for entry in found if kind in (None, entry.kind)]
 
 
-def stop(entry: Entry, patience: float = 5.0) -> bool:
+def stop(entry: Entry, patience: float | None = None) -> bool:
     """Stop one entry and say whether it is gone. Stopping twice is no error.
 
     Args:
         entry: what to stop.
-        patience: seconds a process gets between the polite signal and the last one.
+        patience: seconds a process gets between the polite signal and the last one; by default
+            what its fact ``patience`` says, or 5.
     """
     if entry.kind == "process":
-        _stop_processes(entry, patience)
+        waits = entry.facts.get("patience", 5.0) if patience is None else patience
+        _stop_processes(entry, waits)
     elif entry.kind == "files":
         path = Path(entry.facts["path"])
         if path.is_dir() and not path.is_symlink():
@@ -217,7 +219,7 @@ def _stop_processes(entry: Entry, patience: float) -> None:
         with contextlib.suppress(psutil.Error):
             process.terminate()
     psutil.wait_procs(processes, timeout=patience)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + 5
     while (left := _processes(entry)) and time.monotonic() < deadline:
         for process in left:
             with contextlib.suppress(psutil.Error):

@@ -203,7 +203,7 @@ def _options(folder: Path, octet: int, etcd: int, port: int, webhook: str) -> di
 def _spawn(folder: Path, title: str, part: str, command: list[str]) -> None:
     environment = {**os.environ, **ENVIRONMENT}
     log = folder / f"{part}.log"
-    told = {"cluster": folder.name}
+    told = {"cluster": folder.name, "patience": 0.3}  # else an API server waits for its watchers
     ledger.spawn(title, [*AGAIN, *command], env=environment, log=log, cwd=folder, facts=told)
 
 
