@@ -28,6 +28,8 @@ from pathlib import Path
 import psutil
 
 CGROUPS = Path("/sys/fs/cgroup")
+# What is needed for Kubernetes with a node, and for an Engine in a virtual machine with some pods.
+CLUSTER_MB, ENGINE_MB = 650, 650
 
 
 def cache() -> Path:
@@ -327,9 +329,40 @@ def registry(settings: dict) -> Probe:
     return Probe(**_remembered(kind, lambda: vars(_ask_registry(settings))))
 
 
+def kind() -> Probe:
+    """Say whether kind can make a Kubernetes cluster here: it, its image or a way to that."""
+    if os.environ.get("LAB_CLUSTER") == "ours":
+        return Probe(False, "LAB_CLUSTER=ours is set")
+    if not shutil.which("kind"):
+        return Probe(False, "kind is not installed", "https://kind.sigs.k8s.io says how")
+    if not (address := docker_socket()):
+        return Probe(False, "kind needs a Docker Engine of this machine")
+    there = ["docker", "--host", address, "images", "-q", "kindest/node"]
+    if subprocess.run(there, capture_output=True).stdout:
+        return Probe(True)
+    return registry({"DOCKER_HOST": address})
+
+
+def pods() -> tuple[str, str]:
+    """Return what the pods of a cluster of ours are, and why they are nothing better.
+
+    That is ``docker``, ``docker in a VM`` or ``process`` (``LAB_PODS`` forces one). Processes are
+    the last resort, where there is no Engine and too little memory for a virtual machine with one.
+    """
+    if forced := os.environ.get("LAB_PODS"):
+        return forced, f"LAB_PODS={forced} is set"
+    part = _container_part()
+    free = facts()["memory_free_mb"]
+    if part.rung == "docker in a VM" and free < CLUSTER_MB + ENGINE_MB:
+        needed = f"a Docker Engine in a VM beside it would need {CLUSTER_MB + ENGINE_MB} MB"
+        return "process", f"{free} MB of memory are free, and {needed}"
+    return ("process", part.why) if part.rung == "none" else (part.rung, part.why)
+
+
 def survey() -> list[Part]:
     """Return the doctor's table: what is real here, rung by rung."""
-    return [_vm_part(), _container_part(), _namespace_part(), _image_part(), _aws_part()]
+    parts = (_vm_part, _container_part, _namespace_part, _image_part, _aws_part, _kubernetes_part)
+    return [part() for part in parts]
 
 
 QEMU_COMMAND = (
@@ -400,6 +433,25 @@ def _aws_part() -> Part:
     why = "a real account costs money and has to be named in full"
     command = "export LAB_AWS=real LAB_AWS_PROFILE=NAME LAB_AWS_ACCOUNT=NUMBER"
     return Part("AWS", "local cloud", real, why, command)
+
+
+def _kubernetes_part() -> Part:
+    part = "Kubernetes"
+    if context := os.environ.get("LAB_KUBE_CONTEXT"):
+        return Part(part, "existing context", f"your cluster of the context {context}")
+    best = kind()
+    if best.works:
+        return Part(part, "kind", "Kubernetes whose nodes are containers")
+    if platform.system() != "Linux":
+        return Part(part, "none", "nothing: read the saved outputs", best.why, best.command)
+    rung, why = pods()
+    kinds = {
+        "docker": "containers of this machine's Docker Engine",
+        "docker in a VM": "containers in our virtual machine",
+        "process": "plain processes, without isolation",
+    }
+    real = f"a real control plane; nodes are a small agent of ours, pods are {kinds[rung]}"
+    return Part(part, rung, real, best.why if rung == "docker" else why, best.command)
 
 
 def _run_boot_sector(accelerator: str, seconds: float) -> Probe:

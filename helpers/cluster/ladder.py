@@ -37,7 +37,7 @@ def start(nodes: int = 1) -> Cluster:
         found = running()
         if not found and (context := os.environ.get("LAB_KUBE_CONTEXT")):
             found = _context(context)
-        elif not found and kind_works():
+        elif not found and machine.kind().works:
             found = _kind(nodes)
         elif not found:
             print("Starting Kubernetes (about 8 s) … ", end="", flush=True)
@@ -71,21 +71,6 @@ def provide_command() -> None:
     """See to it that this process has a ``kubectl``; one is fetched where there is none."""
     if not shutil.which("kubectl"):
         os.environ["PATH"] += f":{programs.kubectl().parent}"
-
-
-def kind_works() -> bool:
-    """Say whether kind can make a cluster here: it is installed, and so is its image or a way."""
-    wanted, address = os.environ.get("LAB_CLUSTER", ""), machine.docker_socket()
-    if wanted == "ours" or not address or not shutil.which("kind"):
-        return False
-    image = subprocess.run(
-        ["docker", "images", "-q", "kindest/node"],
-        env={**os.environ, "DOCKER_HOST": address},
-        capture_output=True,
-        text=True,
-    )
-    offline = bool(os.environ.get("LAB_OFFLINE"))
-    return bool(image.stdout) or (not offline and machine.registry({"DOCKER_HOST": address}).works)
 
 
 def load(image: str, found: Cluster) -> None:

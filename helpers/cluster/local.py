@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -18,9 +17,6 @@ from helpers.cluster import control
 from helpers.cluster.agent.runtime import Settings
 from helpers.cluster.api import Api, ApiError
 from helpers.containers.certificates import Authority
-
-MEMORY_MB = 650  # a control plane and a node
-ENGINE_MB = 650  # the Engine's virtual machine, with some pods
 
 
 class ClusterError(RuntimeError):
@@ -182,7 +178,7 @@ def create(name: str, *, webhook: str = "", rung: str = "") -> Cluster:
         raise ClusterError(f"There is a cluster {name} already.")
     ledger.record("files", f"files of cluster {name}", path=str(folder), cluster=name)
     folder.mkdir(mode=0o700, parents=True)
-    found = Cluster(name, rung or pods(), folder)
+    found = Cluster(name, rung or machine.pods()[0], folder)
     if found.rung != "process":
         from helpers import containers
 
@@ -212,21 +208,6 @@ def find(name: str) -> Cluster | None:
         return found
     found.delete()
     return None
-
-
-def pods() -> str:
-    """Return what pods are on this machine: ``docker``, ``docker in a VM`` or ``process``.
-
-    ``LAB_PODS`` forces one. Processes are the last resort, where there is no Engine and too
-    little memory for a virtual machine with one.
-    """
-    if forced := os.environ.get("LAB_PODS"):
-        return forced
-    if os.environ.get("LAB_ENGINE") != "vm" and machine.docker_socket():
-        return "docker"
-    if machine.qemu() and machine.facts()["memory_free_mb"] > MEMORY_MB + ENGINE_MB:
-        return "docker in a VM"
-    return "process"
 
 
 def _record(folder: Path) -> Path:
