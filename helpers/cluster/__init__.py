@@ -1,6 +1,7 @@
 """Kubernetes: a cluster that always answers, its nodes, and the ways to them."""
 
-from helpers.cluster.ladder import load, running, start, use
+from helpers.cluster.images import image
+from helpers.cluster.ladder import running, start, use
 from helpers.cluster.local import Cluster, ClusterError, create, find
 from helpers.cluster.programs import ProgramError
 
@@ -10,7 +11,7 @@ __all__ = [
     "ProgramError",
     "create",
     "find",
-    "load",
+    "image",
     "running",
     "start",
     "use",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -73,19 +72,6 @@ def provide_command() -> None:
         os.environ["PATH"] += f":{programs.kubectl().parent}"
 
 
-def load(image: str, found: Cluster) -> None:
-    """Take an image of the Docker Engine to where the nodes of a cluster look for it.
-
-    Nodes of ours look into that very Engine. A cluster that is not ours has to be able to pull it.
-
-    Raises:
-        CalledProcessError: kind cannot load it.
-    """
-    if found.rung == "kind":
-        words = ["kind", "load", "docker-image", image, "--name", _kind_name()]
-        subprocess.run(words, check=True, capture_output=True)
-
-
 def _lend(rung: str, namespace: str, stop: list[str], alive: list[str]) -> Cluster:
     """Write down, before it is made, what is made outside of our own processes."""
     folder = ledger.home() / "clusters" / NAME
@@ -102,7 +88,7 @@ def _context(context: str) -> Cluster:
     """Borrow a cluster that the learner has named; only a namespace of ours is touched."""
     provide_command()
     config = _kubectl("config", "view", "--minify", "--flatten", "--raw", "--context", context)
-    namespace = f"lab-{_digest()}"
+    namespace = _our_name()
     kubeconfig = str(ledger.home() / "clusters" / NAME / "kubeconfig")
     there = ["kubectl", "--kubeconfig", kubeconfig]
     alive = [*there, "get", "namespace", namespace, "--ignore-not-found", "-o", "name"]
@@ -116,7 +102,7 @@ def _context(context: str) -> Cluster:
 
 
 def _kind(nodes: int) -> Cluster:
-    name, address = _kind_name(), machine.docker_socket()
+    name, address = _our_name(), machine.docker_socket()
     os.environ["DOCKER_HOST"] = address
     label = f"label=io.x-k8s.kind.cluster={name}"
     alive = ["docker", "--host", address, "ps", "-aq", "--filter", label]
@@ -141,12 +127,11 @@ def _kind(nodes: int) -> Cluster:
     return found
 
 
-def _kind_name() -> str:
-    return f"lab-{_digest()}"
+def _our_name() -> str:
+    """Return a name for what is ours among what is not."""
+    from helpers import containers
 
-
-def _digest() -> str:
-    return hashlib.sha256(str(ledger.home()).encode()).hexdigest()[:10]
+    return containers.label().replace("=", "-")
 
 
 def _kubectl(*words: str) -> str:
