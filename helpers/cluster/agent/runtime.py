@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,9 +20,24 @@ class ImageError(RuntimeError):
         self.reason = reason
 
 
+class StartError(RuntimeError):
+    """A container cannot be made or started.
+
+    Attributes:
+        reason: ``CreateContainerError`` or ``RunContainerError``.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class State:
-    """What a container does, or how it ended. Times are RFC 3339 texts."""
+    """What a container does, or how it ended. Times are RFC 3339 texts.
+
+    ``message`` says why it could not be started; it is empty if it could.
+    """
 
     running: bool
     exit_code: int = 0
@@ -32,23 +47,30 @@ class State:
     message: str = ""
 
 
-@dataclass(frozen=True)
-class Mount:
-    """Something put into a container's file system at a path.
+@dataclass
+class Volume:
+    """A volume of a pod.
 
     Attributes:
-        path: where.
-        files: names and contents, for what comes from the API (ConfigMap, Secret, …).
-        mode: permissions of those files.
-        volume: name of a volume that the pod's containers share, for everything else.
-        read_only: whether the container may write to it.
-        sub_path: the part of it that is meant, or empty.
+        store: its name among all that the node keeps, or the absolute path of a hostPath.
+        files: paths, contents and modes of what comes from the API (ConfigMap, Secret, …); None
+            for a volume that the containers write.
+        kept: whether it outlives the pod.
+        memory: whether it is held in memory.
     """
 
+    store: str
+    files: dict[str, tuple[bytes, int]] | None = None
+    kept: bool = False
+    memory: bool = False
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A volume, or a part of it, at a path of a container's file system."""
+
     path: str
-    files: dict[str, bytes] | None = None
-    mode: int = 0o644
-    volume: str = ""
+    volume: Volume
     read_only: bool = False
     sub_path: str = ""
 
@@ -81,25 +103,37 @@ class Runtime(Protocol):
     kind: str
     version: str
 
-    def open(self, pod: dict) -> str:
-        """Make a pod's place in the network, if it is not there, and return the pod's address."""
+    def pods(self) -> set[str]:
+        """Return the uids of the pods of which something is there; fails if nothing works."""
+
+    def open(self, pod: dict, mounts: list[Mount]) -> str:
+        """See to a pod's address and volumes, and return the address."""
+
+    def write(self, uid: str, volume: Volume) -> None:
+        """Bring what a pod sees of a volume of files up to date."""
 
     def close(self, uid: str) -> None:
         """Remove everything of a pod."""
 
-    def ensure_image(self, image: str, policy: str) -> str:
-        """See to an image by the pull policy, and return its id; raises ImageError."""
+    def ensure_image(self, image: str, policy: str, pulling: Callable[[], None]) -> str:
+        """See to an image by the pull policy, and return its id; raises ImageError.
+
+        ``pulling`` is called before a pull.
+        """
 
     def start(
         self, pod: dict, container: dict, env: dict[str, str], mounts: list[Mount], attempt: int
     ) -> str:
-        """Start a container of a pod and return its id."""
+        """Start a container of a pod and return its id; raises StartError."""
 
     def state(self, container: str) -> State:
         """Return what a container does."""
 
     def containers(self, uid: str) -> dict[str, list[tuple[int, str]]]:
         """Return a pod's containers by name: attempt and id of each, the newest last."""
+
+    def read(self, container: str, path: str) -> bytes:
+        """Return a small file of a container, or nothing if it is not there."""
 
     def stop(self, container: str, grace: float) -> None:
         """Ask a container to end, wait so many seconds, then kill it."""
@@ -126,7 +160,10 @@ class Runtime(Protocol):
         """Join the streams of a container's own process."""
 
     def changes(self) -> Iterator[str]:
-        """Yield the uid of a pod whenever one of its containers has ended, for ever."""
+        """Yield the uid of a pod whenever one of its containers has ended, for ever.
+
+        An empty text means that such ends may have been missed.
+        """
 
 
 @dataclass

@@ -1,0 +1,435 @@
+"""Pods as containers of a Docker Engine."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+
+from helpers import containers
+from helpers.cluster.agent.addresses import Addresses
+from helpers.cluster.agent.docker_streams import DockerStream
+from helpers.cluster.agent.environment import quantity
+from helpers.cluster.agent.runtime import ImageError, Mount, Settings, StartError, State, Volume
+from helpers.vm import initramfs
+
+POD, NAME, ATTEMPT = "io.kubernetes.pod.uid", "io.kubernetes.container.name", "lab.attempt"
+HOLDER = "POD"  # the name of the container that holds a pod's network and volumes
+MIB = 2**20
+
+
+class DockerPods:
+    """Runs pods on the Engine that this process's environment names.
+
+    A pod with volumes or with several containers gets one more container, the holder: the
+    volumes are filled through it, and several containers share its network. It is started only
+    for the latter.
+    """
+
+    kind = "docker"
+
+    def __init__(self, folder: Path, cluster: str, settings: Settings) -> None:
+        """Connect to the Engine, and see to the cluster's network there."""
+        self._client = docker.from_env(timeout=120, max_pool_size=32)
+        self._api = self._client.api
+        self.version = self._client.version()["Version"]
+        self._settings, self._addresses = settings, Addresses(settings)
+        key, value = containers.label().split("=")
+        self._network, self._holder_image = f"{key}-{value}-{cluster}", f"{key}-{value}/holder"
+        self._labels = {key: value, "lab.cluster": cluster, "lab.node": settings.name}
+        self._filter = [f"{name}={text}" for name, text in self._labels.items()]
+        self._see_to_network()
+
+    def pods(self) -> set[str]:
+        """Return the uids of the pods that have containers."""
+        found = self._api.containers(all=True, filters={"label": [*self._filter, POD]})
+        return {one["Labels"][POD] for one in found}
+
+    def open(self, pod: dict, mounts: list[Mount]) -> str:
+        """See to a pod's address, volumes and holder, and return the address."""
+        spec, uid = pod["spec"], pod["metadata"]["uid"]
+        own = {_store(one): one for one in mounts if _is_store(one)}
+        if own or self._shared(spec):
+            if not self._holder(uid):
+                self._make_holder(pod, own)
+                for mount in own.values():
+                    self._fill(uid, mount.volume, _store(mount))
+            if self._shared(spec):
+                self._api.start(self._holder(uid))
+        if spec.get("hostNetwork"):
+            return self._settings.address
+        return self._addresses.take(pod)
+
+    def close(self, uid: str) -> None:
+        """Remove a pod's containers and volumes."""
+        chosen = {"label": [*self._filter, f"{POD}={uid}"]}
+        for one in self._api.containers(all=True, filters=chosen):
+            self.remove(one["Id"])
+        for one in self._api.volumes(filters=chosen)["Volumes"] or []:
+            self._api.remove_volume(one["Name"])
+        self._addresses.free(uid)
+
+    def write(self, uid: str, volume: Volume) -> None:
+        """Write a volume's files anew."""
+        self._fill(uid, volume, volume.store)
+
+    def ensure_image(self, image: str, policy: str, pulling: Callable[[], None]) -> str:
+        """See to an image by the pull policy, and return its id."""
+        try:
+            if policy != "Always":
+                return self._api.inspect_image(image)["Id"]
+        except ImageNotFound:
+            if policy == "Never":
+                text = f'Container image "{image}" is not present with pull policy of Never'
+                raise ImageError("ErrImageNeverPull", text) from None
+        except APIError as problem:
+            raise ImageError("InvalidImageName", problem.explanation) from None
+        pulling()
+        name, _, tag = image.rpartition(":")
+        if not name or "/" in tag:
+            name, tag = image, "latest"
+        try:
+            for line in self._api.pull(name, tag=tag, stream=True, decode=True):
+                if "error" in line:
+                    raise ImageError("ErrImagePull", f"Error response from daemon: {line['error']}")
+            return self._api.inspect_image(image)["Id"]
+        except APIError as problem:
+            text = f"rpc error: Error response from daemon: {problem.explanation}"
+            raise ImageError("ErrImagePull", text) from None
+
+    def start(
+        self, pod: dict, container: dict, env: dict[str, str], mounts: list[Mount], attempt: int
+    ) -> str:
+        """Make a container, put single files into it, and start it."""
+        meta, name = pod["metadata"], container["name"]
+        title = f"k8s_{name}_{meta['name']}_{meta['namespace']}_{meta['uid']}_{attempt}"
+        options = self._options(pod["spec"], container) | self._place(pod)
+        try:
+            made = self._client.containers.create(
+                container["image"],
+                name=title,
+                labels=self._label(pod, name, attempt),
+                environment=env,
+                mounts=[self._mount(one, meta["uid"]) for one in mounts if not _is_file(one)],
+                **options,
+            ).id
+            for mount in mounts:
+                if _is_file(mount):
+                    self._api.put_archive(made, "/", _one_file(mount))
+        except APIError as problem:
+            raise StartError("CreateContainerError", problem.explanation) from None
+        try:
+            self._api.start(made)
+        except APIError as problem:
+            text = f'failed to start container "{made}": Error response from daemon: '
+            raise StartError("RunContainerError", text + problem.explanation) from None
+        return made
+
+    def state(self, container: str) -> State:
+        """Return what a container does."""
+        try:
+            found = self._api.inspect_container(container)["State"]
+        except NotFound:
+            return State(False, 137, message="the container has been removed")
+        created = found["Status"] == "created"
+        return State(
+            found["Running"] and not found.get("Restarting"),
+            found["ExitCode"] or (128 if created else 0),
+            found["OOMKilled"],
+            _time(found["StartedAt"]),
+            _time(found["FinishedAt"]),
+            found["Error"] or ("it was never started" if created else ""),
+        )
+
+    def containers(self, uid: str) -> dict[str, list[tuple[int, str]]]:
+        """Return a pod's containers by name, the newest last."""
+        found: dict[str, list[tuple[int, str]]] = {}
+        chosen = {"label": [*self._filter, f"{POD}={uid}"]}
+        for one in self._api.containers(all=True, filters=chosen):
+            if (name := one["Labels"][NAME]) != HOLDER:
+                found.setdefault(name, []).append((int(one["Labels"][ATTEMPT]), one["Id"]))
+        return {name: sorted(attempts) for name, attempts in found.items()}
+
+    def read(self, container: str, path: str) -> bytes:
+        """Return a small file of a container, or nothing if it is not there."""
+        try:
+            parts, _ = self._api.get_archive(container, path)
+            with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as tar:
+                return tar.extractfile(tar.next()).read()
+        except (APIError, tarfile.TarError, AttributeError):
+            return b""
+
+    def stop(self, container: str, grace: float) -> None:
+        """Ask a container to end by its image's signal, wait so many seconds, then kill it."""
+        with contextlib.suppress(NotFound):
+            self._api.stop(container, timeout=math.ceil(grace))
+
+    def remove(self, container: str) -> None:
+        """Remove a container."""
+        with contextlib.suppress(NotFound):
+            self._api.remove_container(container, force=True, v=True)
+
+    def logs(
+        self,
+        container: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: float | None = None,
+        timestamps: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[bytes]:
+        """Yield what a container has written."""
+        left = math.inf if limit is None else limit
+        for part in self._api.logs(
+            container,
+            stream=True,
+            follow=follow,
+            tail="all" if tail is None else tail,
+            since=since,
+            timestamps=timestamps,
+        ):
+            yield part[: int(min(left, len(part)))]
+            left -= len(part)
+            if left <= 0:
+                return
+
+    def exec(self, container: str, argv: list[str], *, stdin: bool, tty: bool) -> DockerStream:
+        """Run a command in a container."""
+        one = self._api.exec_create(container, argv, stdin=stdin, tty=tty)["Id"]
+
+        def code() -> int:
+            while (found := self._api.exec_inspect(one))["Running"]:
+                time.sleep(0.02)
+            return found["ExitCode"]
+
+        return DockerStream(
+            self._api.exec_start(one, tty=tty, socket=True),
+            tty=tty,
+            code=code,
+            size=lambda width, height: self._api.exec_resize(one, height, width),
+        )
+
+    def attach(self, container: str, *, stdin: bool, tty: bool) -> DockerStream:
+        """Join the streams of a container's own process."""
+        streams = {"stdout": 1, "stderr": 1, "stream": 1, "stdin": int(stdin)}
+        return DockerStream(
+            self._api.attach_socket(container, params=streams),
+            tty=tty,
+            code=lambda: self._api.wait(container)["StatusCode"],
+            size=lambda width, height: self._api.resize(container, height, width),
+        )
+
+    def changes(self) -> Iterator[str]:
+        """Yield the uid of a pod whenever one of its containers has ended, for ever."""
+        chosen = {"type": "container", "event": "die", "label": self._filter}
+        while True:
+            try:
+                events = self._client.events(decode=True, filters=chosen)
+                yield ""
+                for event in events:
+                    yield event["Actor"]["Attributes"].get(POD, "")
+            except (DockerException, requests.RequestException, OSError):
+                pass
+            time.sleep(1)
+
+    def _see_to_network(self) -> None:
+        octet = self._settings.octet
+        pool = docker.types.IPAMPool(f"10.{octet}.0.0/16", gateway=f"10.{octet}.255.254")
+        ipam = docker.types.IPAMConfig(pool_configs=[pool])
+        label = dict([containers.label().split("=")])
+        if self._client.networks.list(names=[self._network]):
+            return
+        try:
+            self._client.networks.create(self._network, ipam=ipam, labels=label)
+        except APIError:
+            if not self._client.networks.list(names=[self._network]):  # another node was faster
+                raise
+
+    def _label(self, pod: dict, name: str, attempt: int) -> dict[str, str]:
+        meta = pod["metadata"]
+        found = {POD: meta["uid"], NAME: name, ATTEMPT: str(attempt)}
+        found["io.kubernetes.pod.name"] = meta["name"]
+        found["io.kubernetes.pod.namespace"] = meta["namespace"]
+        return self._labels | found
+
+    def _shared(self, spec: dict) -> bool:
+        return len(spec["containers"]) > 1 and not spec.get("hostNetwork")
+
+    def _holder(self, uid: str) -> str | None:
+        chosen = {"label": [*self._filter, f"{POD}={uid}", f"{NAME}={HOLDER}"]}
+        found = self._api.containers(all=True, filters=chosen)
+        return found[0]["Id"] if found else None
+
+    def _make_holder(self, pod: dict, own: dict[str, Mount]) -> None:
+        if not self._client.images.list(self._holder_image):
+            key, value = containers.label().split("=")
+            program = initramfs.busybox().read_bytes()
+            self._api.import_image_from_data(
+                _archive({"busybox": (program, 0o755)}),
+                repository=self._holder_image,
+                changes=[f"LABEL {key}={value}", 'CMD ["/busybox", "tail", "-f", "/dev/null"]'],
+            )
+        uid = pod["metadata"]["uid"]
+        for store, mount in own.items():
+            kept = mount.volume.kept
+            memory = {"type": "tmpfs", "device": "tmpfs"} if mount.volume.memory else {}
+            labels = self._labels if kept else self._labels | {POD: uid}
+            self._api.create_volume(self._store_name(store), driver_opts=memory, labels=labels)
+        self._client.containers.create(
+            self._holder_image,
+            name=f"k8s_{HOLDER}_{uid}",
+            labels=self._label(pod, HOLDER, 0),
+            mounts=[
+                docker.types.Mount(f"/{store}", self._store_name(store), "volume", no_copy=True)
+                for store in own
+            ],
+            **(self._network_options(pod) if self._shared(pod["spec"]) else {}),
+        )
+
+    def _fill(self, uid: str, volume: Volume, store: str) -> None:
+        """Write files as the kubelet does: a link leads to the folder of the newest version."""
+        if volume.kept:
+            return
+        version = f"{store}/..{time.time_ns()}"
+        files = volume.files or {}
+        content = {f"{version}/{path}": entry for path, entry in files.items()}
+        links = {f"{store}/{path.split('/')[0]}": f"..data/{path.split('/')[0]}" for path in files}
+        if files:
+            links = {f"{store}/..data": version.split("/")[1], **links}
+        archive = _archive(content, links, folder=store)
+        self._api.put_archive(self._holder(uid), "/", archive)
+
+    def _store_name(self, store: str) -> str:
+        return f"{self._network}-{store}"
+
+    def _mount(self, mount: Mount, uid: str) -> docker.types.Mount:
+        if mount.volume.store.startswith("/"):
+            source = str(Path(mount.volume.store) / mount.sub_path)
+            return docker.types.Mount(mount.path, source, "bind", read_only=mount.read_only)
+        source = self._store_name(_store(mount))
+        return docker.types.Mount(
+            mount.path, source, "volume", read_only=mount.read_only, no_copy=True
+        )
+
+    def _place(self, pod: dict) -> dict:
+        """Return where a container's network is."""
+        if pod["spec"].get("hostNetwork"):
+            return {"network_mode": "host"}
+        if self._shared(pod["spec"]):
+            return {"network_mode": f"container:{self._holder(pod['metadata']['uid'])}"}
+        return self._network_options(pod)
+
+    def _network_options(self, pod: dict) -> dict:
+        meta, spec, octet = pod["metadata"], pod["spec"], self._settings.octet
+        address = self._addresses.take(pod)
+        place = self._api.create_endpoint_config(ipv4_address=address)
+        found = {"network": self._network, "networking_config": {self._network: place}}
+        found["hostname"] = spec.get("hostname") or meta["name"][:63]
+        if spec.get("subdomain"):
+            space = f"{spec['subdomain']}.{meta['namespace']}.svc.cluster.local"
+            found["domainname"] = space
+        found["extra_hosts"] = {
+            name: alias["ip"]
+            for alias in spec.get("hostAliases", [])
+            for name in alias["hostnames"]
+        }
+        more = spec.get("dnsConfig", {})
+        servers, search, options = [], [], []
+        if spec.get("dnsPolicy", "ClusterFirst").startswith("ClusterFirst"):
+            servers, options = [f"10.{octet}.128.10"], ["ndots:5"]
+            search = [f"{meta['namespace']}.svc.cluster.local", "svc.cluster.local"]
+            search.append("cluster.local")
+        options += [
+            one["name"] + (f":{one['value']}" if one.get("value") else "")
+            for one in more.get("options", [])
+        ]
+        found["dns"] = servers + more.get("nameservers", [])
+        found["dns_search"] = search + more.get("searches", [])
+        found["dns_opt"] = options
+        return found
+
+    def _options(self, spec: dict, container: dict) -> dict:
+        """Return what a container's specification says of its process and its limits."""
+        resources = container.get("resources", {})
+        requests_, limits = resources.get("requests", {}), resources.get("limits", {})
+        rights = spec.get("securityContext", {}) | container.get("securityContext", {})
+        found = {
+            "entrypoint": container.get("command") or None,
+            "command": container.get("args") or None,
+            "working_dir": container.get("workingDir"),
+            "tty": container.get("tty", False),
+            "stdin_open": container.get("stdin", False),
+            "privileged": rights.get("privileged", False),
+            "read_only": rights.get("readOnlyRootFilesystem", False),
+            "cap_add": rights.get("capabilities", {}).get("add"),
+            "cap_drop": rights.get("capabilities", {}).get("drop"),
+            "cpu_shares": max(2, int(quantity(requests_.get("cpu", 0)) * 1024)),
+        }
+        if "runAsUser" in rights or "runAsGroup" in rights:
+            found["user"] = str(rights.get("runAsUser", 0))
+            if "runAsGroup" in rights:
+                found["user"] += f":{rights['runAsGroup']}"
+        if "memory" in limits:
+            found["mem_limit"] = found["memswap_limit"] = int(quantity(limits["memory"]))
+        if "cpu" in limits:
+            found["nano_cpus"] = int(quantity(limits["cpu"]) * 10**9)
+        return found
+
+
+def _is_file(mount: Mount) -> bool:
+    """Say whether only one file of a volume is wanted: it is put in once, as Kubernetes does."""
+    return mount.volume.files is not None and bool(mount.sub_path)
+
+
+def _is_store(mount: Mount) -> bool:
+    return not mount.volume.store.startswith("/") and not _is_file(mount)
+
+
+def _store(mount: Mount) -> str:
+    """Return the name of the Engine's volume; each sub-path of a volume has one of its own."""
+    part = mount.sub_path.strip("/").replace("/", "-")
+    return mount.volume.store + (f"-{part}" if part else "")
+
+
+def _one_file(mount: Mount) -> bytes:
+    files = {
+        mount.path.strip("/") + path.removeprefix(mount.sub_path): entry
+        for path, entry in mount.volume.files.items()
+        if path == mount.sub_path or path.startswith(f"{mount.sub_path}/")
+    }
+    return _archive(files)
+
+
+def _archive(
+    files: dict[str, tuple[bytes, int]], links: dict[str, str] | None = None, folder: str = ""
+) -> bytes:
+    """Return a tar archive of files, links and one folder for everybody."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        if folder:
+            member = tarfile.TarInfo(folder)
+            member.type, member.mode = tarfile.DIRTYPE, 0o777
+            tar.addfile(member)
+        for name, (content, mode) in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode, member.mtime = len(content), mode, int(time.time())
+            tar.addfile(member, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            tar.addfile(member)
+    return data.getvalue()
+
+
+def _time(text: str) -> str:
+    """Return a time of the Engine as the API writes it; empty if it is none."""
+    return "" if text.startswith("0001") else text[:19] + "Z"

@@ -1,0 +1,59 @@
+"""The streams of a command in a container, over a connection that the Engine hands over."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+
+
+class DockerStream:
+    """What ``exec`` and ``attach`` of the Engine give, in the form of ``runtime.Exec``."""
+
+    def __init__(
+        self,
+        given: object,
+        *,
+        tty: bool,
+        code: Callable[[], int],
+        size: Callable[[int, int], None],
+    ) -> None:
+        """Use the connection that the SDK has given; ``code`` and ``size`` ask the Engine."""
+        # What came with the answer's head already waits in the reader, not in the socket.
+        self._reader = given._response.raw._fp.fp
+        self._socket = self._reader.raw._sock
+        self._socket.settimeout(None)
+        self._tty, self.exit_code, self._size = tty, code, size
+
+    def write(self, data: bytes) -> None:
+        """Send to its standard input."""
+        self._socket.sendall(data)
+
+    def close_stdin(self) -> None:
+        """End its standard input; under TLS the reading side must not be lost by that."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_WR)
+
+    def read(self) -> tuple[int, bytes] | None:
+        """Return the next output and its channel, or None at the end."""
+        try:
+            if self._tty:
+                data = self._reader.read1(32768)
+                return (1, data) if data else None
+            head = self._reader.read(8)
+            if len(head) < 8:
+                return None
+            channel, length = struct.unpack(">BxxxL", head)
+            return channel, self._reader.read(length)
+        except (OSError, ValueError):
+            return None
+
+    def resize(self, width: int, height: int) -> None:
+        """Set the size of its terminal."""
+        self._size(width, height)
+
+    def close(self) -> None:
+        """Let go of it."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
