@@ -86,7 +86,8 @@ def start(folder: Path, name: str, octet: int, webhook: str = "") -> dict:
     for part in PARTS:
         command = [*found.commands[part], *options[part], *versions.flags(part, found.version)]
         _spawn(folder, f"{part} of {name}", part, command)
-    _wait(folder, name)
+        if part == "kube-apiserver":  # the others would look for it for seconds
+            _wait(folder, name)
     return {"port": api_port, "release": found.release}
 
 
@@ -188,6 +189,8 @@ def _options(folder: Path, octet: int, etcd: int, port: int, webhook: str) -> di
         "use-service-account-credentials": "true",
         "node-monitor-grace-period": f"{SILENT_SECONDS}s",
         "node-monitor-period": "2s",
+        "kube-api-qps": 200,
+        "kube-api-burst": 400,
     }
     options = {"kube-apiserver": server, "kube-controller-manager": manager, "kube-scheduler": {}}
     for part, user in PARTS.items():
