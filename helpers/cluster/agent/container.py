@@ -7,7 +7,6 @@ import time
 from functools import partial
 
 from helpers.cluster.agent.environment import MissingError, expand
-from helpers.cluster.agent.events import now
 from helpers.cluster.agent.probes import Handler, Probe
 from helpers.cluster.agent.runtime import ImageError, StartError, State
 
@@ -77,6 +76,11 @@ class Container:
             self._watch()
         if self.wanted and time.time() >= self.retry:
             self._start()
+        elif self.waiting and self.waiting[0] == "ErrImagePull":
+            text = f'Back-off pulling image "{self.spec["image"]}"'
+            self.waiting = ("ImagePullBackOff", text)
+            self.tell("BackOff", text)
+            self.tell("Failed", "Error: ImagePullBackOff", "Warning")
 
     def stop(self, grace: float) -> None:
         """End it as its pod says: first the hook, then the signal, after so many seconds KILL."""
@@ -146,8 +150,7 @@ class Container:
         for old in self.worker.pod.get("status", {}).get(kind, []):
             if old["name"] == self.name:
                 self.image_id = old.get("imageID", "").partition("://")[2]
-        if self.running:
-            self._guard(adopted=True)
+        self.adopted = self.running
 
     def _watch(self) -> None:
         """See whether it still runs and lives, and what its end means."""
@@ -224,8 +227,12 @@ class Container:
             return
         self.attempt += 1
         self.waiting, self.state = None, self.runtime.state(self.id)
+        self.adopted = False
         self.tell("Created", f"Created container {self.name}")
         self.tell("Started", f"Started container {self.name}")
+        if not self.running:
+            self._note_end()
+            return
         self._guard()
         if hook := self.spec.get("lifecycle", {}).get("postStart"):
             good, said = self.handle(hook, self.id, LONGEST)
@@ -271,21 +278,13 @@ class Container:
         self.image_delay = 0.0
         return True
 
-    def pause(self) -> None:
-        """Show that it waits for its next pull (an error is first shown by its own name)."""
-        if self.waiting and self.waiting[0] == "ErrImagePull" and self.retry > time.time():
-            text = f'Back-off pulling image "{self.spec["image"]}"'
-            self.waiting = ("ImagePullBackOff", text)
-            self.tell("BackOff", text)
-            self.tell("Failed", "Error: ImagePullBackOff", "Warning")
-
     def _wait(self, reason: str, message: str, pause: float, *, told: bool = False) -> None:
         self.waiting, self.retry = (reason, message), time.time() + pause
         if not told:
             text = reason if reason == "ErrImagePull" else message
             self.tell("Failed", f"Error: {text}", "Warning")
 
-    def _guard(self, *, adopted: bool = False) -> None:
+    def _guard(self) -> None:
         """Start the probes whose time has come."""
         if not self.handle:
             worker = self.worker
@@ -300,7 +299,7 @@ class Container:
                 partial(self.handle, spec, self.id),
                 partial(self._probed, kind),
                 begin=seconds(self.state.started),
-                ok=kind == "liveness" or (adopted and self._was(kind)),
+                ok=kind == "liveness" or (self.adopted and self._was(kind)),
             )
 
     def _was(self, kind: str) -> bool:
@@ -312,7 +311,7 @@ class Container:
 
     def _probed(self, kind: str, good: bool, said: str) -> None:
         if not good:
-            text = f"{kind.capitalize()} probe failed: {said}"
+            text = f"{kind.capitalize()} probe failed: {said.strip()}"
             self.tell("Unhealthy", text, "Warning")
         self.worker.wake.set()
 
@@ -320,6 +319,3 @@ class Container:
         for probe in self.probes.values():
             probe.stop()
         self.probes = {}
-
-
-__all__ = ["Container", "now"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import shutil
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,8 @@ class DockerPods:
         self._api = self._client.api
         self.version = self._client.version()["Version"]
         self._settings, self._addresses = settings, Addresses(settings)
+        self._folder = folder.absolute() / "nodes" / settings.name / "pods"
+        self._folder.mkdir(exist_ok=True)
         key, value = containers.label().split("=")
         self._network, self._holder_image = f"{key}-{value}-{cluster}", f"{key}-{value}/holder"
         self._labels = {key: value, "lab.cluster": cluster, "lab.node": settings.name}
@@ -75,6 +78,7 @@ class DockerPods:
             self.remove(one["Id"])
         for one in self._api.volumes(filters=chosen)["Volumes"] or []:
             self._api.remove_volume(one["Name"])
+        shutil.rmtree(self._folder / uid, ignore_errors=True)
         self._addresses.free(uid)
 
     def write(self, uid: str, volume: Volume) -> None:
@@ -118,7 +122,8 @@ class DockerPods:
                 name=title,
                 labels=self._label(pod, name, attempt),
                 environment=env,
-                mounts=[self._mount(one, meta["uid"]) for one in mounts if not _is_file(one)],
+                mounts=[self._mount(one) for one in mounts if not _is_file(one)]
+                + self._termination_log(meta["uid"], container, attempt),
                 **options,
             ).id
             for mount in mounts:
@@ -129,7 +134,7 @@ class DockerPods:
         try:
             self._api.start(made)
         except APIError as problem:
-            text = f'failed to start container "{made}": Error response from daemon: '
+            text = f'failed to start container "{name}": Error response from daemon: '
             raise StartError("RunContainerError", text + problem.explanation) from None
         return made
 
@@ -311,7 +316,7 @@ class DockerPods:
     def _store_name(self, store: str) -> str:
         return f"{self._network}-{store}"
 
-    def _mount(self, mount: Mount, uid: str) -> docker.types.Mount:
+    def _mount(self, mount: Mount) -> docker.types.Mount:
         if mount.volume.store.startswith("/"):
             source = str(Path(mount.volume.store) / mount.sub_path)
             return docker.types.Mount(mount.path, source, "bind", read_only=mount.read_only)
@@ -319,6 +324,17 @@ class DockerPods:
         return docker.types.Mount(
             mount.path, source, "volume", read_only=mount.read_only, no_copy=True
         )
+
+    def _termination_log(self, uid: str, container: dict, attempt: int) -> list:
+        """Return the file for a container's last words; the Engine in a VM has no such."""
+        path = container.get("terminationMessagePath", "/dev/termination-log")
+        if self._settings.rung != "docker":
+            return []
+        file = self._folder / uid / f"{container['name']}-{attempt}"
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        file.chmod(0o666)
+        return [docker.types.Mount(path, str(file), "bind")]
 
     def _place(self, pod: dict) -> dict:
         """Return where a container's network is."""

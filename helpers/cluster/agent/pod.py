@@ -68,8 +68,6 @@ class Pod(threading.Thread):
                 pause = self._step()
                 if not self.over:
                     self._report()
-                    if any(container.pause() for container in self._all()):
-                        self._report()
             except (ApiError, urllib3.exceptions.HTTPError) as problem:
                 self.gone = self.gone or getattr(problem, "status", 0) == 404
                 pause = 1
@@ -94,7 +92,7 @@ class Pod(threading.Thread):
                 self._open()
             except MissingError as problem:
                 self.node.events(self.pod, "FailedMount", str(problem), kind="Warning")
-                return 2
+                return 5
         limit = self.pod["spec"].get("activeDeadlineSeconds")
         deadline = seconds(self._begun) + limit if limit else float("inf")
         if time.time() >= deadline:
@@ -111,14 +109,13 @@ class Pod(threading.Thread):
     def _open(self) -> None:
         node, spec = self.node, self.pod["spec"]
         self.look = References(node.api, self.pod, "", node.settings.address, node.offered)
-        self.volumes = Volumes(self.look, node.settings.rung)
-        self.volumes.load()
-        every = [*spec.get("initContainers", []), *spec["containers"]]
-        mounts = [mount for one in every for mount in self.volumes.mounts(one)]
-        self.address = self.look.address = node.runtime.open(self.pod, mounts)
-        self._refreshed = time.time()
         self.init = [Container(self, one, init=True) for one in spec.get("initContainers", [])]
         self.containers = [Container(self, one, init=False) for one in spec["containers"]]
+        self.volumes = Volumes(self.look, node.settings.rung)
+        self.volumes.load()
+        mounts = [mount for one in self._all() for mount in self.volumes.mounts(one.spec)]
+        self.address = self.look.address = node.runtime.open(self.pod, mounts)
+        self._refreshed = time.time()
 
     def _refresh(self) -> None:
         self._refreshed = time.time()

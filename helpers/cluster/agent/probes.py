@@ -81,11 +81,15 @@ class Handler:
 
     def _dial(self, action: dict, seconds: float) -> socket.socket:
         host, port = action.get("host") or self._address, self._port(action)
-        return dial(self._egress, host, port, seconds)
+        own = self._runtime.kind == "process" and host == self._address
+        direct = f"127.{host.partition('.')[2]}" if own else host
+        return dial(self._egress, host, port, seconds, direct)
 
 
-def dial(egress: Path, host: str, port: int, seconds: float) -> socket.socket:
+def dial(egress: Path, host: str, port: int, seconds: float, direct: str) -> socket.socket:
     """Connect to a pod through the cluster's egress, or directly while there is none.
+
+    ``direct`` is where it is then found.
 
     Raises:
         OSError: nothing answers there.
@@ -96,7 +100,7 @@ def dial(egress: Path, host: str, port: int, seconds: float) -> socket.socket:
         link.connect(str(egress))
     except OSError:
         link.close()
-        return socket.create_connection((host, port), timeout=seconds)
+        return socket.create_connection((direct, port), timeout=seconds)
     try:
         link.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
         head = b""

@@ -122,7 +122,7 @@ class ProcessPods:
             )
         except OSError as problem:
             state = State(False, 127, False, now(), now(), str(problem))
-            log.with_suffix(".json").write_text(json.dumps(asdict(state)))
+            self._save(id_, state)
             raise StartError("RunContainerError", f"failed to start: {problem}") from None
         self._begun[id_], self._running[id_] = now(), process
         self._env[id_] = whole, folder
@@ -252,6 +252,11 @@ class ProcessPods:
     def _path(self, container: str, suffix: str) -> Path:
         return self._folder / f"{container}{suffix}"
 
+    def _save(self, container: str, state: State) -> None:
+        draft = self._path(container, ".draft")
+        draft.write_text(json.dumps(asdict(state)))
+        draft.replace(self._path(container, ".json"))
+
     def _keep_log(self, process: subprocess.Popen, log: Path) -> None:
         with open(log, "ab", buffering=0) as file, process.stdout:
             for line in process.stdout:
@@ -265,7 +270,7 @@ class ProcessPods:
         code = code if code >= 0 else 128 - code
         state = State(False, code, False, self._begun[container], now())
         with contextlib.suppress(FileNotFoundError):  # the pod is gone already
-            self._path(container, ".json").write_text(json.dumps(asdict(state)))
+            self._save(container, state)
         self._running.pop(container, None)
         self._ended.put(container.split("/")[0])
 
