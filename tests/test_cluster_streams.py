@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import hashlib
 import http.server
+import itertools
+import json
 import os
 import pty
 import re
@@ -12,15 +14,17 @@ import socket
 import ssl
 import struct
 import subprocess
+import termios
 import threading
 import urllib.error
 import urllib.request
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import tornado.websocket
 from hypothesis import given
 from hypothesis import strategies as st
+from kubernetes import client, config, stream
 from streaming import Egress, LocalRuntime
 from waiting import until
 
@@ -40,6 +44,12 @@ class Page(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         self.wfile.write(BIG if self.path == "/big" else b"hello")
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(hashlib.sha256(body).digest())
 
     def log_message(self, *_):
         pass
@@ -163,27 +173,21 @@ def test_files_are_copied_there_and_back(kubectl, tmp_path):
 
 def test_a_terminal_has_the_size_of_the_one_before_it(kubectl):
     mine, other = pty.openpty()
-    script = "read line; stty size; echo $line"
-    with kubectl.running(
-        *("exec", "-it", "web", "-c", "app", "--", "sh", "-c", script),
-        **{"stdin": other, "stdout": other, "stderr": other},
-        start_new_session=True,
-    ) as process:
-        import fcntl
-        import termios
-
-        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 111, 0, 0))
+    termios.tcsetwinsize(other, (33, 111))
+    script = 'until [ "$(stty size)" = "33 111" ]; do :; done; echo ready; read line; echo $line'
+    words = ("exec", "-it", "web", "-c", "app", "--", "sh", "-c", script)
+    files = {"stdin": other, "stdout": other, "stderr": other}
+    with kubectl.running(*words, **files, start_new_session=True) as process:
         os.close(other)
-        os.killpg(process.pid, 28)  # SIGWINCH
-        os.write(mine, b"hello\r")
         said = b""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a terminal ends so
             while data := os.read(mine, 1024):
                 said += data
+                if data.endswith(b"ready\r\n"):
+                    os.write(mine, b"hello\r")
         assert process.wait(60) == 0
     os.close(mine)
-    assert b"33 111" in said
-    assert said.count(b"hello") == 2
+    assert said.splitlines() == [b"ready", b"hello", b"hello"]  # the first is the echo
 
 
 def test_one_can_join_the_process_of_a_container(kubectl):
@@ -240,33 +244,208 @@ def test_logs_are_followed_until_either_side_ends(kubectl, cluster):
     cluster.log.write_bytes(before)
 
 
-def test_ports_are_forwarded(kubectl, cluster):
+@contextlib.contextmanager
+def forwarded(kubectl, port):
+    with kubectl.running("port-forward", "web", f":{port}") as process:
+        said = process.stdout.readline()
+        yield process, int(re.search(rb"127.0.0.1:(\d+)", said)[1])
+
+
+def test_a_port_is_forwarded_for_several_at_once(kubectl, cluster):
+    with forwarded(kubectl, cluster.port) as (_, port), ThreadPoolExecutor() as pool:
+        urls = [f"http://127.0.0.1:{port}/{path}" for path in ("big", "big", "", "big", "")]
+        assert list(pool.map(_page, urls)) == [BIG, BIG, b"hello", BIG, b"hello"]
+        assert _page(urls[0]) == BIG
+
+
+def test_much_can_be_sent_to_a_port(kubectl, cluster):
+    with forwarded(kubectl, cluster.port) as (_, port):
+        answer = _page(f"http://127.0.0.1:{port}/", data=BIG)
+    assert answer == hashlib.sha256(BIG).digest()
+
+
+def test_a_port_at_which_nobody_listens_is_named(kubectl):
     with socket.create_server((POD, 0)) as unused:
         closed = unused.getsockname()[1]
-    ports = [f":{cluster.port}", f":{closed}"]
-    with kubectl.running("port-forward", "web", *ports) as process:
-        local = []
-        while len(local) < 2:
-            if found := re.search(rb"127.0.0.1:(\d+)", process.stdout.readline()):
-                local.append(int(found[1]))
-        _refused(f"http://127.0.0.1:{local[1]}/")
-        if b"of PATH" and process.poll() is not None:  # newer ones leave after an error
-            return
-        digests = []
-
-        def fetch(path):
-            with urllib.request.urlopen(f"http://127.0.0.1:{local[0]}/{path}") as answer:
-                digests.append(hashlib.sha256(answer.read()).digest())
-
-        threads = [threading.Thread(target=fetch, args=("big",)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        fetch("big")
-        assert digests == [hashlib.sha256(BIG).digest()] * 5
+    with forwarded(kubectl, closed) as (process, port):
+        with pytest.raises(OSError):
+            _page(f"http://127.0.0.1:{port}/")
+        said = process.stderr.readline().decode()
+    assert f"error forwarding port {closed} to pod web" in said
+    assert "refused" in said
 
 
-def _refused(url):
-    with pytest.raises((OSError, urllib.error.URLError)):
-        urllib.request.urlopen(url, timeout=30)
+def _page(url, **options):
+    with urllib.request.urlopen(url, **options) as answer:
+        return answer.read()
+
+
+@pytest.fixture
+def core(cluster):
+    return client.CoreV1Api(config.new_client_from_config(str(cluster.kubeconfig)))
+
+
+def run(core, *argv, **options):
+    given = {"stderr": True, "stdin": False, "stdout": True, "tty": False, **options}
+    return stream.stream(
+        core.connect_get_namespaced_pod_exec,
+        "web",
+        "default",
+        container="app",
+        command=argv,
+        **given,
+    )
+
+
+def test_python_runs_a_command(core):
+    assert run(core, "sh", "-c", "echo out; echo err >&2") in ("out\nerr\n", "err\nout\n")
+    ended = run(core, "sh", "-c", "exit 3", _preload_content=False)
+    ended.run_forever(timeout=60)
+    assert ended.returncode == 3
+
+
+def test_python_talks_with_a_command(core):
+    there = run(core, "sh", "-c", "read a; echo $a | wc -c", stdin=True, _preload_content=False)
+    there.write_stdin("x" * 3000 + "\n")
+    assert there.readline_stdout(timeout=60) == "3001"
+    there = run(core, "sh", "-c", "read a; stty size", tty=True, stdin=True, _preload_content=False)
+    there.write_channel(stream.ws_client.RESIZE_CHANNEL, json.dumps({"Width": 50, "Height": 20}))
+    there.write_stdin("\n")
+    there.run_forever(timeout=60)
+    assert there.read_stdout().splitlines()[-1] == "20 50"
+
+
+def test_python_sends_much(core):
+    digest = hashlib.sha256(BIG).hexdigest()
+    words = ("sh", "-c", f"head -c {len(BIG)} | sha256sum")
+    there = run(core, *words, stdin=True, binary=True, _preload_content=False)
+    for start in range(0, len(BIG), 1 << 20):
+        there.write_stdin(BIG[start : start + (1 << 20)])
+    assert there.readline_stdout(timeout=60).split()[0] == digest.encode()
+
+
+def test_python_forwards_a_port(core, cluster):
+    ends = stream.portforward(
+        core.connect_get_namespaced_pod_portforward, "web", "default", ports=str(cluster.port)
+    )
+    there = ends.socket(cluster.port)
+    there.setblocking(True)
+    there.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    said = b""
+    while data := there.recv(1024):
+        said += data
+    assert said.endswith(b"\r\n\r\nhello")
+    assert ends.error(cluster.port) is None
+
+
+def test_only_the_api_server_and_administrators_are_served(cluster):
+    url = f"https://{NODE}:10250/healthz"
+    context = ssl.create_default_context(cafile=cluster.folder / "ca.pem")
+    with pytest.raises(OSError):
+        urllib.request.urlopen(url, context=context)
+    context.load_cert_chain(cluster.folder / "jane.pem", cluster.folder / "jane.key")
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(url, context=context)
+    certs = cluster.folder / "certs"
+    context.load_cert_chain(certs / "kubelet-client.pem", certs / "kubelet-client.key")
+    assert urllib.request.urlopen(url, context=context).read() == b"ok"
+
+
+# --- frames of SPDY, whatever comes ---
+
+
+class Client:
+    """The other side of a session: makes frames, and keeps what it is answered."""
+
+    def __init__(self):
+        self.deflate, self.answers, self.streams = zlib.compressobj(zdict=spdy.DICTIONARY), [], []
+        self.session = spdy.Session(self._write, self.streams.append)
+
+    async def _write(self, data):
+        self.answers.append(data)
+
+    def control(self, kind, body, flags=0):
+        return struct.pack(">HHI", 0x8003, kind, flags << 24 | len(body)) + body
+
+    def open(self, number, headers):
+        plain = struct.pack(">I", len(headers))
+        for text in (text for pair in headers.items() for text in pair):
+            plain += struct.pack(">I", len(text.encode())) + text.encode()
+        block = self.deflate.compress(plain) + self.deflate.flush(zlib.Z_SYNC_FLUSH)
+        return self.control(1, struct.pack(">IIH", number, 0, 0) + block)
+
+    def data(self, number, data, last=False):
+        return struct.pack(">II", number, last << 24 | len(data)) + data
+
+
+names = st.text(st.characters(codec="utf-8", categories=["Ll", "Nd"]), min_size=1)
+
+
+@given(
+    st.dictionaries(names, st.text(), max_size=5),
+    st.lists(st.binary(min_size=1, max_size=300), max_size=6),
+    st.sets(st.integers(0, 3000)),
+    st.integers(10, 0x7FFF),
+    st.binary(max_size=50),
+)
+def test_frames_may_be_split_anywhere_and_unknown_ones_come_between(
+    headers, blocks, cuts, kind, junk
+):
+    peer = Client()
+    frames = [peer.open(1, headers), peer.control(kind, junk)]
+    for block in blocks:
+        frames += [peer.data(1, block), peer.data(99, block)]
+    frames += [peer.control(6, struct.pack(">I", 7)), peer.data(1, b"", True)]
+    whole = b"".join(frames)
+    marks = [0, *sorted(cut for cut in cuts if cut < len(whole)), len(whole)]
+
+    async def play():
+        for start, end in itertools.pairwise(marks):
+            await peer.session.feed(whole[start:end])
+        read = []
+        while data := await peer.streams[0].read():
+            read.append(data)
+        return read
+
+    assert asyncio.run(play()) == blocks
+    assert peer.streams[0].headers == headers
+    assert peer.control(6, struct.pack(">I", 7)) in peer.answers
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_garbage_ends_a_session_and_nothing_else(garbage, begun):
+    peer = Client()
+    begin = peer.open(1, {"streamtype": "data"}) if begun else b""
+
+    async def play():
+        with contextlib.suppress(ValueError):
+            await asyncio.wait_for(peer.session.feed(begin + garbage), 60)
+        peer.session.end()
+
+    asyncio.run(play())
+
+
+@given(st.integers(1, 9), st.binary(max_size=100))
+def test_a_broken_frame_of_a_known_kind_ends_a_session_and_nothing_else(kind, body):
+    peer = Client()
+
+    async def play():
+        with contextlib.suppress(ValueError):
+            await peer.session.feed(peer.control(kind, body))
+
+    asyncio.run(play())
+
+
+def test_a_full_stream_holds_its_connection_back_until_it_is_dropped():
+    peer = Client()
+
+    async def play():
+        await peer.session.feed(peer.open(1, {}))
+        feeding = asyncio.create_task(peer.session.feed(peer.data(1, b"x") * 100))
+        await asyncio.sleep(0)
+        assert not feeding.done()
+        peer.session.end()
+        await asyncio.wait_for(feeding, 60)
+        assert await peer.streams[0].read() == b""
+
+    asyncio.run(play())

@@ -64,12 +64,12 @@ class Node:
             except Exception:  # one pod must not take the others with it
                 traceback.print_exc()
 
-    def find(self, namespace: str, name: str) -> str | None:
-        """Return the uid of a pod of this node."""
-        for uid, worker in list(self._workers.items()):
+    def find(self, namespace: str, name: str) -> dict | None:
+        """Return a pod of this node as the API last gave it."""
+        for worker in list(self._workers.values()):
             meta = worker.pod["metadata"]
             if (meta["namespace"], meta["name"]) == (namespace, name):
-                return uid
+                return worker.pod
         return None
 
     def forget(self, uid: str) -> None:

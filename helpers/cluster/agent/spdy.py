@@ -64,6 +64,10 @@ class Session:
             stream.drop()
         self._streams.clear()
 
+    async def ping(self) -> None:
+        """Ask for a sign of life; the answer is not waited for."""
+        await self._control(PING, struct.pack(">I", 2))
+
     async def _frame(self, head: int, flags: int, body: bytes) -> None:
         if not head & CONTROL:
             return await self._data(head, body, bool(flags & FIN))

@@ -139,7 +139,7 @@ async def forward(data: Stream, error: Stream, egress: Path, pod: dict, port: in
         port: the port.
     """
     try:
-        reader, writer = await _dial(egress, pod["status"]["podIP"], port)
+        reader, writer = await _dial(egress, pod.get("status", {}).get("podIP", ""), port)
         sending = asyncio.create_task(_send(data, writer))
         try:
             while block := await reader.read(BLOCK):
@@ -147,7 +147,7 @@ async def forward(data: Stream, error: Stream, egress: Path, pod: dict, port: in
         finally:
             sending.cancel()
             writer.close()
-    except (OSError, EOFError, KeyError) as problem:
+    except (OSError, EOFError) as problem:
         name = pod["metadata"]["name"]
         with contextlib.suppress(OSError):
             await error.write(f"error forwarding port {port} to pod {name}: {problem}".encode())
