@@ -87,6 +87,7 @@ def run_gateway(folder: Path) -> int:
 
         _docker("rm", "-f", name)
         words = ["--name", name, "--label", containers.label(), "--label", f"recipe={recipe}"]
+        words += ["--label", f"lab.cluster={settings['name']}"]
         words += ["--network", _name(settings["name"]), "--ip", f"10.{octet}.127.1"]
         words += ["--cap-add", "NET_ADMIN", "--env", "LAB_TOKEN", "--workdir", "/"]
         words += ["--publish", f"127.0.0.1::{gateway.DOOR}", "--stop-signal", "KILL", IMAGE]

@@ -78,7 +78,9 @@ def start(folder: Path, name: str, octet: int, webhook: str = "") -> dict:
     authority.issue(certs / "service-accounts", "service accounts")
     (folder / "egress.yaml").write_text(EGRESS)
     server = f"https://127.0.0.1:{api_port}"
-    write_kubeconfig(folder / "kubeconfig", name, server, authority, "admin", "system:masters")
+    for user in ("kubeconfig", "network.kubeconfig"):
+        who = (user.removesuffix("kubeconfig").strip(".") or "admin", "system:masters")
+        write_kubeconfig(folder / user, name, server, authority, *who)
     for part, user in PARTS.items():
         if user:
             write_kubeconfig(certs / f"{part}.kubeconfig", name, server, authority, user)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from helpers import ledger, machine
-from helpers.cluster import control
+from helpers.cluster import control, network
 from helpers.cluster.agent.runtime import Settings
 from helpers.cluster.api import Api, ApiError
 from helpers.containers.certificates import Authority
@@ -188,7 +188,7 @@ def create(name: str, *, webhook: str = "", rung: str = "") -> Cluster:
         facts = control.start(folder, name, octet, webhook)
         about = {"name": name, "rung": found.rung, "octet": octet, **facts}
         _record(folder).write_text(json.dumps(about))
-        _network().start(folder)
+        network.start(folder)
     except BaseException:
         found.delete()
         raise
@@ -221,10 +221,12 @@ def _prepare(found: Cluster) -> int:
         about = {"name": found.name, "rung": found.rung, "octet": octet}
         _record(found.folder).write_text(json.dumps(about))
         try:
-            _network().prepare(found.folder, octet, found.name)
+            network.prepare(found.folder, octet, found.name)
             return octet
-        except _network().RangeTaken as taken:
-            problem = taken
+        except network.NetworkError as refused:
+            if not refused.taken:
+                raise ClusterError(str(refused)) from None
+            problem = refused
     raise ClusterError(f"No range of addresses is free for the pods: {problem}")
 
 
@@ -253,15 +255,3 @@ def _remove_containers(found: Cluster, label: str) -> None:
 
 def _docker(*words: str) -> str:
     return subprocess.run(["docker", *words], capture_output=True, text=True).stdout
-
-
-def _network():  # TEMPORARY until network.py lands
-    try:
-        from helpers.cluster import network
-    except ImportError:
-
-        class network:
-            RangeTaken = OSError
-            prepare = start = staticmethod(lambda *_: None)
-
-    return network

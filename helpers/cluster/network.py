@@ -19,6 +19,7 @@ import psutil
 
 from helpers import ledger
 from helpers.cluster.bridge import NetworkError, create
+from helpers.cluster.control import AGAIN
 
 __all__ = ["NetworkError", "dial", "prepare", "start"]
 
@@ -53,9 +54,10 @@ def start(folder: Path) -> None:
         token.write_text(secrets.token_hex(16))
     program = [sys.executable, "-m", "helpers.cluster.network", str(folder)]
     ledger.spawn(
-        f"network of cluster {folder.name}",
-        ["sh", "-c", 'while :; do "$@"; sleep 1; done', "sh", *program],
+        f"network of {folder.name}",
+        [*AGAIN, *program],
         log=folder / "network.log",
+        facts={"cluster": folder.name},
     )
 
 

@@ -30,10 +30,10 @@ def provide(api: Api) -> None:
     for kind, found in api.watch("/api/v1/persistentvolumeclaims"):
         for claim in found if kind == "LISTED" else [found]:
             spec = claim["spec"]
-            if kind != "DELETED" and spec.get("storageClassName") == "standard":
-                if not spec.get("volumeName"):
-                    with contextlib.suppress(ApiError):
-                        api.create(VOLUMES, _volume(claim))
+            ours = spec.get("storageClassName") == "standard" and not spec.get("volumeName")
+            if kind != "DELETED" and ours:
+                with contextlib.suppress(ApiError):
+                    api.create(VOLUMES, _volume(claim))
 
 
 def clean(api: Api) -> None:

@@ -5,7 +5,7 @@ import sys
 import threading
 from pathlib import Path
 
-from helpers.cluster.agent import node
+from helpers.cluster.agent import node, server
 
 
 def main() -> None:
@@ -20,12 +20,7 @@ def main() -> None:
     runtime = Pods(folder, cluster, settings)
     one = node.Node(folder, settings, runtime)
     serving = (folder, settings, runtime, one.find)
-    try:  # TEMPORARY until server.py lands
-        from helpers.cluster.agent import server
-
-        threading.Thread(target=server.serve, args=serving, daemon=True).start()
-    except ImportError:
-        print("no server yet")
+    threading.Thread(target=server.serve, args=serving, daemon=True).start()
     one.run()
 
 

@@ -19,7 +19,7 @@ from helpers.cluster.agent.pod import Pod
 from helpers.cluster.agent.runtime import Runtime, Settings
 from helpers.cluster.api import Api, ApiError
 
-HEARTBEAT = 10  # seconds
+HEARTBEAT = 3  # seconds; a node is given up after 12 (control.py)
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 UNREACHABLE = (ApiError, urllib3.exceptions.HTTPError, OSError)
 PRESSURES = {
