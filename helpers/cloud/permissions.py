@@ -77,11 +77,10 @@ def check(call: Call) -> None:
     from helpers.cloud.services import iam, sts
 
     arn, names, about = sts.caller(call.key)
-    layers = iam.layers(call.key)
-    found = needs(call)
+    own, found = iam.owned(call.key), needs(call)
     for action, resource, context in found:
         facts = (action, resource, about | context, names)
-        reason = why_not(layers, _theirs(arn, action, resource), *facts)
+        reason = why_not(own, _theirs(arn, action, resource), *facts)
         if action == "sts:AssumeRole":
             _check_trust(call, arn, *facts)
         if reason is not None:
@@ -93,7 +92,7 @@ def check(call: Call) -> None:
 
 
 def why_not(
-    layers: Mapping[str, Mapping[str, dict]],
+    own: Mapping[str, dict] | None,
     theirs: list[dict],
     action: str,
     resource: str,
@@ -103,7 +102,7 @@ def why_not(
     """Return why something is not allowed, in AWS's words, or None if it is.
 
     Args:
-        layers: kinds of the caller's own policies (``iam.layers``), each of which must allow it.
+        own: the caller's own policies; None if it needs none.
         theirs: the resource's policies; naming the caller, they may allow it alone.
         action: ``s3:GetObject``.
         resource: its ARN, or ``*``.
@@ -111,17 +110,14 @@ def why_not(
         names: the names that a resource's policy may have for the caller.
     """
     facts = (action, resource, context)
-    said = {kind: policies.verdict(own.values(), *facts) for kind, own in layers.items()}
-    denied = [kind for kind, one in said.items() if one == "Deny"]
+    said = "Allow" if own is None else policies.verdict(own.values(), *facts)
     if policies.verdict(theirs, *facts, names) == "Deny":
-        denied = ["resource-based policy"]
-    for kind in denied:
-        return f"with an explicit deny in {'an' if kind[0] == 'i' else 'a'} {kind}"
-    if policies.verdict(theirs, *facts, names - ROOT) != "Allow":
-        for kind, one in said.items():
-            if not one:
-                return f"because no {kind} allows the {action} action"
-    return None
+        return "with an explicit deny in a resource-based policy"
+    if said == "Deny":
+        return "with an explicit deny in an identity-based policy"
+    if said == "Allow" or policies.verdict(theirs, *facts, names - ROOT) == "Allow":
+        return None
+    return f"because no identity-based policy allows the {action} action"
 
 
 def refusal(call: Call, arn: str, action: str, resource: str, reason: str) -> Refusal:
@@ -350,5 +346,5 @@ def _check_trust(call: Call, arn: str, action: str, role: str, context: dict, na
         raise Refusal("AccessDenied", "Roles may not be assumed by root accounts.", 403)
     if policies.verdict(sts.trust(role), action, role, context, names) != "Allow":
         raise refusal(call, arn, action, role, "")
-    if call.request.values.get("PolicyArns.member.1.arn"):
-        raise NotImplementedError("a session's policy is given as text")
+    if any(name.startswith("Policy") for name in call.request.values):
+        raise NotImplementedError("a session may do all that its role may")
