@@ -8,6 +8,7 @@ from html import unescape
 from types import SimpleNamespace
 from urllib.parse import unquote
 
+from moto.core.responses import ActionResult
 from moto.iam.access_control import PermissionResult
 from moto.s3 import urls
 from moto.s3.models import FakeBucket, FakeKey, PublicAccessBlock, S3Backend, s3_backends
@@ -173,14 +174,13 @@ def _check_policy(bucket: FakeBucket, policy: bytes) -> None:
 class Response(S3Response):
     """moto's S3, which forgets to say that events go to EventBridge."""
 
-    def get_bucket_notification(self):
-        """Return where the events of a bucket go."""
-        status, headers, body = super().get_bucket_notification()
-        config = self.backend.get_bucket(self.bucket_name).notification_configuration
-        if config and config.event_bridge is not None:
-            end = "</NotificationConfiguration>"
-            body = body.replace(end, f"<EventBridgeConfiguration/>{end}")
-        return status, headers, body
+    def serialized(self, action_result: ActionResult):
+        """Answer a call."""
+        if self.data.get("Action") == "GetBucketNotificationConfiguration":
+            config = self.backend.get_bucket(self.bucket_name).notification_configuration
+            if config and config.event_bridge is not None:
+                action_result.result["EventBridgeConfiguration"] = {}
+        return super().serialized(action_result)
 
 
 Backend._url_module = SimpleNamespace(
