@@ -12,7 +12,6 @@ import os
 import sys
 import time
 import traceback
-from pathlib import Path
 
 
 class Context:
@@ -39,7 +38,6 @@ def main() -> None:
     sys.path.insert(0, os.getcwd())
     module, _, name = sys.argv[1].rpartition(".")
     try:
-        _vendor(module)
         handler = getattr(importlib.import_module(module.replace("/", ".")), name)
         answer = json.dumps({"answer": handler(json.load(sys.stdin), Context())})
     except BaseException as problem:
@@ -50,20 +48,6 @@ def main() -> None:
         answer = json.dumps({"error": error})
     with open(int(sys.argv[2]), "w") as out:
         out.write(answer)
-
-
-def _vendor(module: str) -> None:
-    """Give botocore the HTTP library that it brought along once, if a function counts on that.
-
-    Many published templates have functions that do.
-    """
-    source = Path(f"{module}.py")
-    if source.exists() and "botocore.vendored" in source.read_text():
-        import requests
-        from botocore.vendored import requests as vendored
-
-        for name in ("delete", "get", "head", "patch", "post", "put", "request", "Session"):
-            setattr(vendored, name, getattr(requests, name))
 
 
 if __name__ == "__main__":
