@@ -18,7 +18,8 @@ from pathlib import Path
 import psutil
 
 from helpers import ledger, machine
-from helpers.vm import initramfs, kernel
+from helpers.vm import initramfs
+from helpers.vm import kernel as linux
 from helpers.vm.qmp import Monitor, connect
 
 
@@ -28,23 +29,13 @@ class VMError(RuntimeError):
 
 @dataclass
 class Settings:
-    """What a machine is made of: all that QEMU is told.
+    """What a machine is made of: all that QEMU is told, with paths as text (see ``boot``).
 
     Attributes:
-        name: its name, unique among those of this learner.
-        kernel: path of the kernel.
-        initrd: path of the first file system.
-        memory: MB of RAM.
-        cpus: number of virtual processors.
         ports: guest port to host port on loopback; 0 asks the kernel for a free one.
         accelerator: ``kvm``, ``hvf`` or ``tcg``.
         disk: path of a qcow2 or raw disk, or empty.
-        outbound: whether the guest may open connections to the outside.
-        report_free_pages: whether the guest gives memory back that it has freed.
-        preallocate: whether the host sets the memory aside at once.
         ram: path of a saved memory to start from, or empty.
-        guest_command: program of this machine that answers connections to 10.0.2.100 port 1.
-        address: the loopback address of this machine on which ports are published.
     """
 
     name: str
@@ -72,7 +63,8 @@ class Settings:
             answer = self.guest_command.replace(",", ",,")
             network += f",guestfwd=tcp:10.0.2.100:1-cmd:{answer}"
         memory = f"memory-backend-file,id=ram,size={self.memory}M,mem-path={memory_file}"
-        memory += f",share={'off' if self.ram else 'on'},prealloc={_on(self.preallocate)}"
+        memory += f",share={'off' if self.ram else 'on'}"
+        memory += f",prealloc={'on' if self.preallocate else 'off'}"
         words = [str(machine.qemu()), "-M", "q35,memory-backend=ram", "-accel", accelerator]
         words += ["-cpu", "host"] if self.accelerator == "kvm" else []
         words += ["-m", str(self.memory), "-object", memory, "-smp", str(self.cpus)]
@@ -250,10 +242,7 @@ class VM:
     def stop(self) -> None:
         """Switch it off, as by pulling the plug, and remove its files. Repeating is no error."""
         ledger.stop(self.entry)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for entry in ledger.entries("files"):
-            if entry.facts["path"] == str(self.folder):
-                ledger.stop(entry)
+        _discard(self.folder)
 
     def snapshot(self, name: str | None = None, folder: Path | None = None) -> Snapshot:
         """Save the running machine, memory and all; it goes on afterwards.
@@ -373,10 +362,7 @@ class Snapshot:
 
     def delete(self) -> None:
         """Remove it from the disk."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for entry in ledger.entries("files"):
-            if entry.facts["path"] == str(self.folder):
-                entry.forget()
+        _discard(self.folder)
 
 
 def accelerator() -> str:
@@ -397,7 +383,7 @@ def boot(
     *,
     memory: int = 128,
     cpus: int = 1,
-    kernel: kernel.Kernel | None = None,
+    kernel: linux.Kernel | None = None,
     ports: Iterable[int] | Mapping[int, int] = (80,),
     files: Mapping[str, bytes | Path] | None = None,
     command: str = "",
@@ -437,7 +423,7 @@ def boot(
             guest does not start.
     """
     how = accelerator()
-    chosen = kernel or _kernels()[0]
+    chosen = kernel or linux.default()
     initrd = image if isinstance(image, Path) else initramfs.image(image, chosen)
     free = machine.facts()["memory_free_mb"]
     if memory > free:
@@ -468,10 +454,6 @@ def running() -> list[VM]:
 
 
 _IGNORE_SHARED = [{"capability": "x-ignore-shared", "state": True}]
-
-
-def _kernels() -> list[kernel.Kernel]:
-    return [kernel.default()]
 
 
 def _start(
@@ -632,24 +614,17 @@ def _with_files(folder: Path, initrd: Path, files: Mapping, startup: str) -> Pat
 
 def _copy_sparse(source: Path, target: Path) -> None:
     """Copy a file, leaving out what is zero: it takes no room on the disk."""
-    zeros, page = bytes(65536), 4096
-    with open(source, "rb", buffering=0) as reading, open(target, "wb", buffering=0) as writing:
-        size = os.fstat(reading.fileno()).st_size
-        place = 0
-        while place < size:
-            try:
-                place = os.lseek(reading.fileno(), place, os.SEEK_DATA)
-            except OSError:
-                break  # only holes follow
-            hole = os.lseek(reading.fileno(), place, os.SEEK_HOLE)
-            while place < hole:
-                block = os.pread(reading.fileno(), min(65536, hole - place), place)
-                if block != zeros[: len(block)]:
-                    for at in range(0, len(block), page):
-                        if (part := block[at : at + page]) != zeros[: len(part)]:
-                            os.pwrite(writing.fileno(), part, place + at)
-                place += len(block)
-        writing.truncate(size)
+    copy = ["cp", "--sparse=always", source, target]
+    done = subprocess.run(copy, capture_output=True, text=True)
+    if done.returncode:
+        raise VMError(f"The machine could not be copied: {done.stderr.strip()}")
+
+
+def _discard(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    for entry in ledger.entries("files"):
+        if entry.facts["path"] == str(folder):
+            ledger.stop(entry)
 
 
 def _forwards(monitor: Monitor) -> dict[int, int]:
@@ -668,7 +643,3 @@ def _port_taken(port) -> str:
 
 def _free_name() -> str:
     return f"vm-{uuid.uuid4().hex[:6]}"
-
-
-def _on(flag: bool) -> str:
-    return "on" if flag else "off"
