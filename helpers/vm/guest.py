@@ -409,7 +409,8 @@ def boot(
         files: path in the guest to content (bytes, or a file of the host); all are executable.
         command: shell line that runs in the background from the start.
         name: its name; one is made up if left out.
-        disk: a qcow2 disk to work on; it is left as it is, changes are the machine's own.
+        disk: a disk to work on, of the size of the file if it is raw (``.raw``). A qcow2 disk is
+            left as it is: changes are the machine's own.
         disk_mb: size of an empty disk, ``/dev/vda``, instead.
         outbound: let the guest open connections to the outside.
         report_free_pages: let the guest give memory back that it has freed.
@@ -562,7 +563,10 @@ def _raise_if_ended(machine_: VM) -> None:
 
 def _prepare_disk(settings, folder, disk, disk_mb, restore_from) -> None:
     """Give the machine a disk of its own: empty, or the changes on top of one that stays."""
-    if restore_from and settings.disk == "disk.raw":
+    if disk and disk.suffix == ".raw":
+        settings.disk = "disk.raw"
+        (folder / settings.disk).symlink_to(disk)
+    elif restore_from and settings.disk == "disk.raw":
         _copy_sparse(restore_from / settings.disk, folder / settings.disk)
     elif disk := disk or (restore_from and settings.disk and restore_from / settings.disk):
         settings.disk = "disk.qcow2"
