@@ -101,7 +101,6 @@ class Instance(instances.Instance):
         self._process: psutil.Process | None = None
         self._log, self._booted = "", False
         self._lock = threading.RLock()  # for whoever has to do with the machine
-        self._restarts = False  # it is told to be running, but has no machine just now
         self._become("pending")
 
     def setup_defaults(self) -> None:
@@ -147,10 +146,10 @@ class Instance(instances.Instance):
         return before
 
     def reboot(self) -> None:
-        """Shut it down and start it again; it keeps its address and its files."""
+        """Let it end what runs and start again; it keeps its address and its files."""
         self._must_be("running", "rebooted")
-        self._restarts = True
-        threading.Thread(target=self._reboot, daemon=True).start()
+        with self._lock, contextlib.suppress(vm.VMError):
+            self.vm.run("(sleep 0.2; reboot) &")  # not before this has been answered
 
     def terminate(self) -> instances.InstanceState:
         """Remove the machine and its files, and return the state before."""
@@ -162,7 +161,7 @@ class Instance(instances.Instance):
 
     def _boot(self) -> None:
         with self._lock:
-            if self.state not in ("pending", "running"):
+            if self.state != "pending":  # it was terminated meanwhile
                 return
             try:
                 self._start_machine()
@@ -177,7 +176,6 @@ class Instance(instances.Instance):
                 self._booted = True
                 if self.state == "pending":  # and not terminated meanwhile
                     self._become("running")
-            self._restarts = False
         self.look()  # a rule may have come in the last moment
 
     def _start_machine(self) -> None:
@@ -204,6 +202,7 @@ class Instance(instances.Instance):
             command=START.format(keys=KEYS, run=self._first_command()),
             disk=self.disk,
             address=self.public_ip or vm.Settings.address,
+            reboots=True,
         )
         self._process = psutil.Process(self.vm.pid)
 
@@ -233,13 +232,6 @@ class Instance(instances.Instance):
             self._power_off()
             self._unplug()
             self._stopped()
-
-    def _reboot(self) -> None:
-        with self._lock:
-            if self.state == "running":
-                self._power_off()
-                self._unplug()
-        self._boot()
 
     def _remove(self) -> None:
         with self._lock:
@@ -279,7 +271,7 @@ class Instance(instances.Instance):
 
     def look(self) -> None:
         """Make the record true: whether the machine lives, and which of its ports are open."""
-        if self.state != "running" or self._restarts:
+        if self.state != "running":
             return  # it starts or stops just now, and looks itself
         with self._lock:
             if self.vm and not self._lives():
@@ -299,10 +291,6 @@ class Instance(instances.Instance):
         last = (text.strip().splitlines() or ["nothing"])[-1]
         itself = "reboot: " in last
         self._unplug()
-        if "reboot: Restarting" in last:
-            self._restarts = True
-            self.launch()
-            return
         ends = itself and self.instance_initiated_shutdown_behavior == "terminate"
         if ends:
             self._forget_disk()
@@ -384,8 +372,6 @@ class Instance(instances.Instance):
         """What the status check finds: whether its userspace answers."""
         if self.state != "running":
             return {"Status": "not-applicable"}
-        if self._restarts:
-            return _status("initializing", "initializing")
         answers = False
         with self._lock, contextlib.suppress(vm.VMError):
             answers = self.vm is not None and self.vm.run("true", timeout=5).returncode == 0

@@ -52,6 +52,7 @@ class Settings:
     ram: str = ""
     guest_command: str = ""
     address: str = "127.0.0.1"
+    reboots: bool = False
 
     def command(self, memory_file: str) -> list[str]:
         """Return the QEMU command line; paths are relative to the machine's folder."""
@@ -68,7 +69,8 @@ class Settings:
         words = [str(machine.qemu()), "-M", "q35,memory-backend=ram", "-accel", accelerator]
         words += ["-cpu", "host"] if self.accelerator == "kvm" else []
         words += ["-m", str(self.memory), "-object", memory, "-smp", str(self.cpus)]
-        words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+        words += ["-nodefaults", "-no-user-config", "-display", "none"]
+        words += [] if self.reboots else ["-no-reboot"]
         words += ["-kernel", self.kernel, "-initrd", self.initrd]
         words += ["-append", f"console=ttyS0 quiet panic=-1 lab.name={self.name}"]
         words += ["-chardev", "file,id=console,path=console.log", "-serial", "chardev:console"]
@@ -395,6 +397,7 @@ def boot(
     preallocate: bool = False,
     guest_command: str = "",
     address: str = Settings.address,
+    reboots: bool = False,
 ) -> VM:
     """Boot a virtual machine and return it once its userspace answers.
 
@@ -418,6 +421,7 @@ def boot(
         guest_command: program of this machine that answers the guest's connections to 10.0.2.100
             port 1, one process each.
         address: the loopback address of this machine on which ports are published.
+        reboots: start again when the guest reboots, instead of ending.
 
     Raises:
         VMError: QEMU is missing, the memory does not fit, a port or the name is taken, or the
@@ -445,6 +449,7 @@ def boot(
         preallocate=preallocate,
         guest_command=guest_command,
         address=address,
+        reboots=reboots,
     )
     return _start(settings, files=files, startup=command, disk=disk, disk_mb=disk_mb)
 
