@@ -13,6 +13,7 @@ from moto.core.utils import get_service_model
 from helpers.cloud import policies, recorder
 from helpers.cloud.calls import Call, Refusal
 from helpers.cloud.environment import ACCOUNT, ROOT_KEY
+from helpers.cloud.services import iam, sts
 
 Need = tuple[str, str, dict]  # action, ARN of the resource, what conditions ask about them
 
@@ -74,8 +75,6 @@ def check(call: Call) -> None:
     """
     if not call.backend or call.key == "anonymous" or call.name == "sts:GetCallerIdentity":
         return
-    from helpers.cloud.services import iam, sts
-
     arn, names, about = sts.caller(call.key)
     own, found = iam.owned(call.key), needs(call)
     for action, resource, context in found:
@@ -216,8 +215,6 @@ def _resources(call: Call, parameters: dict, members: dict, arn: str) -> list[st
     if call.service == "iam" and (kind := re.fullmatch("List(User|Group|Role)s", call.operation)):
         return [f"{arn}{kind[1].lower()}{given.get('PathPrefix') or '/'}"]
     if call.service == "iam" and "UserName" in members:  # whoever calls
-        from helpers.cloud.services import sts
-
         return [sts.caller(call.key)[0]]
     for name, template in table.items():
         if name in members:
@@ -229,8 +226,6 @@ def _arn(service: str, arn: str, template: str, value: str, given: dict) -> str:
     if value.startswith("arn:"):
         return value
     if service == "iam":
-        from helpers.cloud.services import iam
-
         kind = template.removesuffix("/{}")
         return iam.find(kind, value) or f"{arn}{kind}{given.get('Path') or '/'}{value}"
     if service == "sqs":
@@ -274,8 +269,6 @@ def _ec2(call: Call, parameters: dict, _: dict, arn: str) -> list[str]:
 
 def _passed(call: Call, parameters: dict) -> Iterator[str]:
     """Yield the roles that a call hands to a service, which may then act as they may."""
-    from helpers.cloud.services import iam
-
     if call.name == "iam:AddRoleToInstanceProfile":
         yield iam.find("role", parameters.get("RoleName", "")) or f"arn:aws:iam::{ACCOUNT}:role/*"
     if call.service in ("iam", "sts"):
@@ -332,16 +325,12 @@ def _theirs(arn: str, action: str, resource: str) -> list[dict]:
 
         return s3.policy(resource)
     if action == "sts:AssumeRole":
-        from helpers.cloud.services import sts
-
         return sts.trust(resource)
     return []
 
 
 def _check_trust(call: Call, arn: str, action: str, role: str, context: dict, names: set) -> None:
     """Refuse to let somebody be a role that does not trust them, or is none."""
-    from helpers.cloud.services import sts
-
     if arn.endswith(":root"):
         raise Refusal("AccessDenied", "Roles may not be assumed by root accounts.", 403)
     if policies.verdict(sts.trust(role), action, role, context, names) != "Allow":
