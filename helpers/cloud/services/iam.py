@@ -99,13 +99,8 @@ def roles_of(profile: str) -> list[str]:
     return [role.arn for one in there if one.name == profile for role in one.roles]
 
 
-@functools.lru_cache(maxsize=64)
-def _read(text: str) -> dict:
-    return json.loads(text)
-
-
 def _document(policy: str | dict) -> dict:
-    return _read(policy) if isinstance(policy, str) else policy
+    return json.loads(policy) if isinstance(policy, str) else policy
 
 
 def documents(owner) -> dict[str, dict]:
