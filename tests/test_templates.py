@@ -220,7 +220,7 @@ def test_arguments_that_do_not_fit(value, text):
 def resolve(declared, value):
     found = template(Parameters={"P": declared})
     given_values = {} if value is None else {"P": value}
-    return parameters(found, given_values, {}, lambda kind, name: name)[1]["P"]
+    return parameters(found, given_values, {}, lambda name: name)[1]["P"]
 
 
 @given(st.integers(-50, 50), st.integers(-50, 50), st.integers(-50, 50))

@@ -171,8 +171,8 @@ class Dispatcher(DomainDispatcherApplication):
         log = self.folder / "requests.log"
         try:
             if call.backend:
-                get_backend(call.backend)  # so that the first call too meets what is ours
-            extensions.load()
+                get_backend(call.backend)
+                extensions.load(call.backend)  # so that the first call too meets what is ours
             for check in CHECKS:
                 check(call)
             if not missing:

@@ -123,14 +123,7 @@ def _item(item: str, name: str, since: datetime.datetime, until=None, amount: fl
 def _ec2(client) -> Iterator[Item]:
     for page in client.get_paginator("describe_instances").paginate():
         for one in (i for reservation in page["Reservations"] for i in reservation["Instances"]):
-            # "User initiated (2026-11-25 10:00:00 UTC)", once it is stopped or terminated
-            when = one.get("StateTransitionReason", "").rpartition("(")[2].rstrip(")")
-            ended = one["State"]["Name"] in ("stopped", "terminated")
-            if ended and not when:
-                continue
-            until = (
-                datetime.datetime.fromisoformat(when.replace(" UTC", "+00:00")) if ended else None
-            )
+            until = _ended(one)
             yield _item(one["InstanceType"], one["InstanceId"], one["LaunchTime"], until)
             if one.get("PublicIpAddress"):
                 address = one["PublicIpAddress"]

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import pkgutil
-from types import ModuleType
 
 from moto.core.base_backend import BackendDict, backend_lock
 
-from helpers import guard
 from helpers.cloud import services
 
-_pending: list[str] = []
+OURS = {module.name for module in pkgutil.iter_modules(services.__path__)}
 
 
 def watch() -> None:
-    """See to it that each module of ``services/`` is loaded once moto's package of its name is.
+    """See to it that a module of ``services/`` is loaded before moto's first backend of its name.
 
-    Not at once, since moto's packages import each other in circles, but before the first backend
-    of a service is made, or the next call is looked at.
+    Not at once, since moto's packages import each other in circles, and some are large.
     """
-    for module in pkgutil.iter_modules(services.__path__):
-        remember = functools.partial(_remember, f"{services.__name__}.{module.name}")
-        guard.after_import(f"moto.{module.name}", remember)
     make = BackendDict._create_account_specific_backend
-    BackendDict._create_account_specific_backend = lambda self, account: (
-        load(),
-        make(self, account),
-    )
+
+    def first_load(self: BackendDict, account: str) -> None:
+        load(self.backend.__module__.split(".")[1])
+        make(self, account)
+
+    BackendDict._create_account_specific_backend = first_load
 
 
-def load() -> None:
-    """Load what is due."""
-    with backend_lock:
-        while _pending:
-            importlib.import_module(_pending.pop(0))
-
-
-def _remember(name: str, _: ModuleType) -> None:
-    _pending.append(name)
+def load(package: str) -> None:
+    """Load what is ours for a package of moto (``ec2``), if there is anything."""
+    if package in OURS:
+        with backend_lock:
+            importlib.import_module(f"{services.__name__}.{package}")

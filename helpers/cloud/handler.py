@@ -1,7 +1,7 @@
-"""The process of one call of a Lambda function: ``python -m helpers.cloud.handler MODULE.NAME FD``.
+"""The process of one call of a Lambda function: ``python -m helpers.cloud.handler MODULE.NAME``.
 
-It reads the event from its input, and writes the answer, in JSON, to file number FD; what it prints
-is the function's log. It runs in the folder of the function's code.
+It runs in the folder of the function's code, reads the event from the file ``.event`` there and
+writes the answer to ``.answer``, both in JSON; what it prints is the function's log.
 """
 
 from __future__ import annotations
@@ -36,34 +36,20 @@ class Context:
 
 def main() -> None:
     """Call the handler once."""
-    sys.path.insert(0, os.getcwd())
+    folder = Path.cwd()
+    sys.path.insert(0, str(folder))
     module, _, name = sys.argv[1].rpartition(".")
     try:
-        _vendor(module)
         handler = getattr(importlib.import_module(module.replace("/", ".")), name)
-        answer = json.dumps({"answer": handler(json.load(sys.stdin), Context())})
+        event = json.loads((folder / ".event").read_text())
+        answer = json.dumps({"answer": handler(event, Context())})
     except BaseException as problem:
         traceback.print_exc()
         trace = traceback.format_tb(problem.__traceback__)[1:]
         kind, text = type(problem).__name__, str(problem)
         error = {"errorMessage": text, "errorType": kind, "stackTrace": trace}
         answer = json.dumps({"error": error})
-    with open(int(sys.argv[2]), "w") as out:
-        out.write(answer)
-
-
-def _vendor(module: str) -> None:
-    """Give botocore the HTTP library that it brought along once, if a function counts on that.
-
-    Many published templates have functions that do.
-    """
-    source = Path(f"{module}.py")
-    if source.exists() and "botocore.vendored" in source.read_text():
-        import requests
-        from botocore.vendored import requests as vendored
-
-        for name in ("delete", "get", "head", "patch", "post", "put", "request", "Session"):
-            setattr(vendored, name, getattr(requests, name))
+    (folder / ".answer").write_text(answer)
 
 
 if __name__ == "__main__":

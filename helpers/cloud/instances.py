@@ -2,9 +2,8 @@
 
 What is not there: the guests' network is user-mode networking, so instances reach neither each
 other nor the Internet, and a private address is only a number; there is no instance metadata at
-169.254.169.254. The root file system is kept in memory while an instance runs, and on disk while
-it is stopped; a machine that dies loses what was written since its start. ``ec2-user`` is the
-root user under another name.
+169.254.169.254. What an instance writes goes to a disk of its own, over the image's files.
+``ec2-user`` is the root user under another name.
 """
 
 from __future__ import annotations
@@ -15,10 +14,7 @@ import copy
 import gzip
 import ipaddress
 import random
-import re
-import shutil
 import socket
-import subprocess
 import threading
 from pathlib import Path
 
@@ -29,7 +25,7 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from helpers import ledger, machine, vm
 from helpers.cloud import environment
 from helpers.cloud.calls import Refusal
-from helpers.vm import initramfs, kernel
+from helpers.vm import kernel
 
 CODES = {
     "pending": 0,
@@ -42,45 +38,19 @@ CODES = {
 LEARNER = ipaddress.ip_address("127.0.0.1")  # where the learner's browser and curl come from
 MOST_PORTS = 64  # that one rule may open: each is a listening socket on this machine
 LEAST_MEMORY = 256  # MB
-DISK = 4096  # MB
+DISK_MB = 8192
 
 USER_DATA = "var/lib/cloud/user-data"
 KEYS = "home/ec2-user/.ssh/authorized_keys"
-# All files of the image are of 1970, so what is newer than one of them has changed; a list of all
-# names tells what was removed. Both are on the disk when the machine stops.
-SAVE = """#!/bin/sh
-kill -TERM -1
-for turn in $(seq 30); do
-    left=
-    for process in /proc/[0-9]*; do
-        case ${process#/proc/} in 1 | $$) ;; *) [ -e "$process/exe" ] && left=yes ;; esac
-    done
-    [ "$left" ] || break
-    sleep 0.1
-done
-cd /
-find . -xdev ! -path './run/*' > .names
-find . -xdev -newer init ! -path './run/*' | cpio -o -H newc | tee /dev/vda | wc -c |
-    sed 's/^/saved bytes: /'
-sync
-"""
 START = """
-cd /
-if [ -e .names ]; then
-    find . -xdev ! -path './run*' | awk 'NR == FNR {{kept[$0]; next}} !($0 in kept)' .names - |
-        while IFS= read -r name; do rm -rf "$name"; done
-fi
 mkdir -p /etc/dropbear /var/log
 [ -x /usr/sbin/dropbear ] && [ -s /{keys} ] && /usr/sbin/dropbear -R -s
-{first}
-"""
-FIRST = """
-touch /etc/passwd /etc/group /usr/bin/sudo /usr/bin/nohup /{keys} /{user_data}
+[ -e /var/lib/cloud/booted ] && exit
+touch /var/lib/cloud/booted
 cd /root
 {{ {run}; }} 2>&1 | tee /var/log/cloud-init-output.log
 """
 RUN = '/{user_data}; echo "user data ended with status $?"'
-LOST = "What was written to its root file system since it was started is lost."
 REFUSED = (
     "echo 'The user data was not run: only scripts are, whose first line begins with #!"
     " (cloud-config is not read here).'"
@@ -114,7 +84,7 @@ class Instance(instances.Instance):
     Attributes:
         image: the image of ``helpers.vm`` that it boots.
         vm: its machine while there is one.
-        disk: its root file system while it is stopped, once it has been.
+        disk: what it has written, once it has been started.
     """
 
     images: dict[str, str] = {}  # AMI id to image
@@ -129,9 +99,8 @@ class Instance(instances.Instance):
         self.vm: vm.VM | None = None
         self.disk: Path | None = None
         self._process: psutil.Process | None = None
-        self._log = ""
+        self._log, self._booted = "", False
         self._lock = threading.RLock()  # for whoever has to do with the machine
-        self._restarts = False  # it is told to be running, but has no machine just now
         self._become("pending")
 
     def setup_defaults(self) -> None:
@@ -177,10 +146,10 @@ class Instance(instances.Instance):
         return before
 
     def reboot(self) -> None:
-        """Shut it down and start it again; it keeps its address and its files."""
+        """Let it end what runs and start again; it keeps its address and its files."""
         self._must_be("running", "rebooted")
-        self._restarts = True
-        threading.Thread(target=self._reboot, daemon=True).start()
+        with self._lock, contextlib.suppress(vm.VMError):
+            self.vm.run("(sleep 0.2; reboot) &")  # not before this has been answered
 
     def terminate(self) -> instances.InstanceState:
         """Remove the machine and its files, and return the state before."""
@@ -192,19 +161,21 @@ class Instance(instances.Instance):
 
     def _boot(self) -> None:
         with self._lock:
-            if self.state not in ("pending", "running"):
+            if self.state != "pending":  # it was terminated meanwhile
                 return
             try:
                 self._start_machine()
                 self._publish()
             except Exception as problem:
                 self._unplug()
-                self._stopped("stopped" if self.disk else "terminated")
+                if not self._booted:
+                    self._forget_disk()
+                self._stopped("stopped" if self._booted else "terminated")
                 self._become(self.state, "Server.InternalError", str(problem))
             else:
+                self._booted = True
                 if self.state == "pending":  # and not terminated meanwhile
                     self._become("running")
-            self._restarts = False
         self.look()  # a rule may have come in the last moment
 
     def _start_machine(self) -> None:
@@ -216,24 +187,33 @@ class Instance(instances.Instance):
                 f"{self.instance_type} has {cpus} vCPU and {memory} MiB; "
                 f"this machine gives {real[0]} and {real[1]}."
             )
+        if not self.disk:
+            self.disk = environment.folder() / f"{self.id}.raw"
+            ledger.record("files", f"root file system of {self.id}", path=str(self.disk))
+            with open(self.disk, "wb") as file:
+                file.truncate(DISK_MB << 20)
         self.vm = vm.boot(
-            self.disk or self.image,
+            self.image,
             name=self.id,
             cpus=real[0],
             memory=real[1],
             ports=(),
-            files={"save": SAVE.encode()} | ({} if self.disk else self._first_files()),
-            command=START.format(keys=KEYS, first="" if self.disk else self._first_commands()),
-            disk_mb=DISK,
+            files=self._files(),
+            command=START.format(keys=KEYS, run=self._first_command()),
+            disk=self.disk,
             address=self.public_ip or vm.Settings.address,
+            reboots=True,
         )
         self._process = psutil.Process(self.vm.pid)
 
-    def _first_files(self) -> dict[str, bytes]:
+    def _files(self) -> dict[str, bytes | Path]:
+        modules = kernel.default().modules(("ext4", "overlay"))
         pair = self.ec2_backend.key_pairs.get(self.key_name)
         line = "{}:x:0:0::/{}:/bin/sh\n"
         users = line.format("root", "root") + line.format("ec2-user", "home/ec2-user")
         return {
+            "keep": "".join(f"{module.name}\n" for module in modules).encode(),
+            **{f"modules/{module.name}": module for module in modules},
             "etc/passwd": users.encode(),
             "etc/group": b"root:x:0:\n",
             "usr/bin/sudo": b'#!/bin/sh\nexec "$@"\n',
@@ -242,24 +222,16 @@ class Instance(instances.Instance):
             USER_DATA: decoded(self.user_data),
         }
 
-    def _first_commands(self) -> str:
+    def _first_command(self) -> str:
         data = decoded(self.user_data)
         run = RUN.format(user_data=USER_DATA) if data.startswith(b"#!") else REFUSED
-        return FIRST.format(keys=KEYS, user_data=USER_DATA, run=run if data.strip() else ":")
+        return run if data.strip() else ":"
 
     def _shut_down(self) -> None:
         with self._lock:
-            if self.vm:  # there is none in the middle of a reboot
-                self._save()
+            self._power_off()
             self._unplug()
             self._stopped()
-
-    def _reboot(self) -> None:
-        with self._lock:
-            if self.state == "running":
-                self._save()
-                self._unplug()
-        self._boot()
 
     def _remove(self) -> None:
         with self._lock:
@@ -279,25 +251,11 @@ class Instance(instances.Instance):
 
     # --- The machine
 
-    def _save(self, said: str = "") -> None:
-        """Let it end what runs and save its files, if it has not done so, and keep them."""
-        try:
-            self._keep(said or self.vm.run("exec /save", timeout=600, check=True).stdout)
-        except (vm.VMError, subprocess.CalledProcessError, OSError) as problem:
-            if isinstance(problem, OSError):  # as when the disk is full: it is half written
-                self._forget_disk()
-            self.note(f"It did not shut down, and was switched off: {problem} {LOST}")
-
-    def _keep(self, said: str) -> None:
-        """Keep the root file system that the machine has saved, as it says."""
-        size = int(re.findall(r"^saved bytes: (\d+)$", said, re.M)[-1])
-        if not self.disk:
-            self.disk = environment.folder() / f"{self.id}.cpio"
-            ledger.record("files", f"root file system of {self.id}", path=str(self.disk))
-        shutil.copyfile(initramfs.image(self.image, kernel.default()), self.disk)
-        with open(self.vm.folder / "disk.raw", "rb") as changes, open(self.disk, "ab") as disk:
-            disk.write(changes.read(size))
-            disk.write(bytes(-disk.tell() % 512))
+    def _power_off(self) -> None:
+        """Let it end what runs, if it is there and answers."""
+        with contextlib.suppress(vm.VMError):  # as it ends, it answers no more
+            if self.vm:
+                self.vm.run("poweroff", timeout=30)
 
     def _forget_disk(self) -> None:
         for entry in ledger.entries("files"):
@@ -313,7 +271,7 @@ class Instance(instances.Instance):
 
     def look(self) -> None:
         """Make the record true: whether the machine lives, and which of its ports are open."""
-        if self.state != "running" or self._restarts:
+        if self.state != "running":
             return  # it starts or stops just now, and looks itself
         with self._lock:
             if self.vm and not self._lives():
@@ -332,15 +290,7 @@ class Instance(instances.Instance):
         text = self.vm.console()
         last = (text.strip().splitlines() or ["nothing"])[-1]
         itself = "reboot: " in last
-        if itself and "saved bytes: " in text:
-            self._save(text)
-        else:
-            self.note(LOST)
         self._unplug()
-        if "reboot: Restarting" in last:
-            self._restarts = True
-            self.launch()
-            return
         ends = itself and self.instance_initiated_shutdown_behavior == "terminate"
         if ends:
             self._forget_disk()
@@ -422,8 +372,6 @@ class Instance(instances.Instance):
         """What the status check finds: whether its userspace answers."""
         if self.state != "running":
             return {"Status": "not-applicable"}
-        if self._restarts:
-            return _status("initializing", "initializing")
         answers = False
         with self._lock, contextlib.suppress(vm.VMError):
             answers = self.vm is not None and self.vm.run("true", timeout=5).returncode == 0

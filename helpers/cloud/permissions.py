@@ -13,6 +13,7 @@ from moto.core.utils import get_service_model
 from helpers.cloud import policies, recorder
 from helpers.cloud.calls import Call, Refusal
 from helpers.cloud.environment import ACCOUNT, ROOT_KEY
+from helpers.cloud.services import iam, sts
 
 Need = tuple[str, str, dict]  # action, ARN of the resource, what conditions ask about them
 
@@ -74,14 +75,11 @@ def check(call: Call) -> None:
     """
     if not call.backend or call.key == "anonymous" or call.name == "sts:GetCallerIdentity":
         return
-    from helpers.cloud.services import iam, sts
-
     arn, names, about = sts.caller(call.key)
-    layers = iam.layers(call.key)
-    found = needs(call)
+    own, found = iam.owned(call.key), needs(call)
     for action, resource, context in found:
         facts = (action, resource, about | context, names)
-        reason = why_not(layers, _theirs(arn, action, resource), *facts)
+        reason = why_not(own, _theirs(arn, action, resource), *facts)
         if action == "sts:AssumeRole":
             _check_trust(call, arn, *facts)
         if reason is not None:
@@ -93,7 +91,7 @@ def check(call: Call) -> None:
 
 
 def why_not(
-    layers: Mapping[str, Mapping[str, dict]],
+    own: Mapping[str, dict] | None,
     theirs: list[dict],
     action: str,
     resource: str,
@@ -103,7 +101,7 @@ def why_not(
     """Return why something is not allowed, in AWS's words, or None if it is.
 
     Args:
-        layers: kinds of the caller's own policies (``iam.layers``), each of which must allow it.
+        own: the caller's own policies; None if it needs none.
         theirs: the resource's policies; naming the caller, they may allow it alone.
         action: ``s3:GetObject``.
         resource: its ARN, or ``*``.
@@ -111,17 +109,14 @@ def why_not(
         names: the names that a resource's policy may have for the caller.
     """
     facts = (action, resource, context)
-    said = {kind: policies.verdict(own.values(), *facts) for kind, own in layers.items()}
-    denied = [kind for kind, one in said.items() if one == "Deny"]
+    said = "Allow" if own is None else policies.verdict(own.values(), *facts)
     if policies.verdict(theirs, *facts, names) == "Deny":
-        denied = ["resource-based policy"]
-    for kind in denied:
-        return f"with an explicit deny in {'an' if kind[0] == 'i' else 'a'} {kind}"
-    if policies.verdict(theirs, *facts, names - ROOT) != "Allow":
-        for kind, one in said.items():
-            if not one:
-                return f"because no {kind} allows the {action} action"
-    return None
+        return "with an explicit deny in a resource-based policy"
+    if said == "Deny":
+        return "with an explicit deny in an identity-based policy"
+    if said == "Allow" or policies.verdict(theirs, *facts, names - ROOT) == "Allow":
+        return None
+    return f"because no identity-based policy allows the {action} action"
 
 
 def refusal(call: Call, arn: str, action: str, resource: str, reason: str) -> Refusal:
@@ -220,8 +215,6 @@ def _resources(call: Call, parameters: dict, members: dict, arn: str) -> list[st
     if call.service == "iam" and (kind := re.fullmatch("List(User|Group|Role)s", call.operation)):
         return [f"{arn}{kind[1].lower()}{given.get('PathPrefix') or '/'}"]
     if call.service == "iam" and "UserName" in members:  # whoever calls
-        from helpers.cloud.services import sts
-
         return [sts.caller(call.key)[0]]
     for name, template in table.items():
         if name in members:
@@ -233,8 +226,6 @@ def _arn(service: str, arn: str, template: str, value: str, given: dict) -> str:
     if value.startswith("arn:"):
         return value
     if service == "iam":
-        from helpers.cloud.services import iam
-
         kind = template.removesuffix("/{}")
         return iam.find(kind, value) or f"{arn}{kind}{given.get('Path') or '/'}{value}"
     if service == "sqs":
@@ -278,8 +269,6 @@ def _ec2(call: Call, parameters: dict, _: dict, arn: str) -> list[str]:
 
 def _passed(call: Call, parameters: dict) -> Iterator[str]:
     """Yield the roles that a call hands to a service, which may then act as they may."""
-    from helpers.cloud.services import iam
-
     if call.name == "iam:AddRoleToInstanceProfile":
         yield iam.find("role", parameters.get("RoleName", "")) or f"arn:aws:iam::{ACCOUNT}:role/*"
     if call.service in ("iam", "sts"):
@@ -336,19 +325,15 @@ def _theirs(arn: str, action: str, resource: str) -> list[dict]:
 
         return s3.policy(resource)
     if action == "sts:AssumeRole":
-        from helpers.cloud.services import sts
-
         return sts.trust(resource)
     return []
 
 
 def _check_trust(call: Call, arn: str, action: str, role: str, context: dict, names: set) -> None:
     """Refuse to let somebody be a role that does not trust them, or is none."""
-    from helpers.cloud.services import sts
-
     if arn.endswith(":root"):
         raise Refusal("AccessDenied", "Roles may not be assumed by root accounts.", 403)
     if policies.verdict(sts.trust(role), action, role, context, names) != "Allow":
         raise refusal(call, arn, action, role, "")
-    if call.request.values.get("PolicyArns.member.1.arn"):
-        raise NotImplementedError("a session's policy is given as text")
+    if any(name.startswith("Policy") for name in call.request.values):
+        raise NotImplementedError("a session may do all that its role may")

@@ -92,15 +92,12 @@ def _holds(name: str, actual, wanted: list[str]) -> bool:
     return all(hits) if quantifier == "ForAllValues" else any(hits)
 
 
-def _numbers(compare: Callable) -> Callable[[str, str], bool]:
-    return lambda actual, wanted: compare(float(actual), float(wanted))
+def _date(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
-def _dates(compare: Callable) -> Callable[[str, str], bool]:
-    def date(text: str) -> datetime.datetime:
-        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-    return lambda actual, wanted: compare(date(actual), date(wanted))
+def _converted(convert: Callable, compare: Callable) -> Callable[[str, str], bool]:
+    return lambda actual, wanted: compare(convert(actual), convert(wanted))
 
 
 def _like(actual: str, wanted: str) -> bool:
@@ -131,5 +128,5 @@ for _name, _compare in {
     "GreaterThan": operator.gt,
     "GreaterThanEquals": operator.ge,
 }.items():
-    _COMPARE[f"Numeric{_name}"] = _numbers(_compare)
-    _COMPARE[f"Date{_name}"] = _dates(_compare)
+    _COMPARE[f"Numeric{_name}"] = _converted(float, _compare)
+    _COMPARE[f"Date{_name}"] = _converted(_date, _compare)

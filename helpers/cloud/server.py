@@ -25,7 +25,7 @@ def main() -> None:
     extensions.watch()
     _slim()
     waiters.write(environment.folder() / "waiters")
-    calls.CHECKS += [signatures.check, permissions.check]
+    calls.CHECKS[:0] = [signatures.check, permissions.check]
     warnings.filterwarnings("ignore", module="moto")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # addresses may hold signatures
     make_server(

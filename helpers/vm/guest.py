@@ -18,7 +18,8 @@ from pathlib import Path
 import psutil
 
 from helpers import ledger, machine
-from helpers.vm import initramfs, kernel
+from helpers.vm import initramfs
+from helpers.vm import kernel as linux
 from helpers.vm.qmp import Monitor, connect
 
 
@@ -28,23 +29,13 @@ class VMError(RuntimeError):
 
 @dataclass
 class Settings:
-    """What a machine is made of: all that QEMU is told.
+    """What a machine is made of: all that QEMU is told, with paths as text (see ``boot``).
 
     Attributes:
-        name: its name, unique among those of this learner.
-        kernel: path of the kernel.
-        initrd: path of the first file system.
-        memory: MB of RAM.
-        cpus: number of virtual processors.
         ports: guest port to host port on loopback; 0 asks the kernel for a free one.
         accelerator: ``kvm``, ``hvf`` or ``tcg``.
         disk: path of a qcow2 or raw disk, or empty.
-        outbound: whether the guest may open connections to the outside.
-        report_free_pages: whether the guest gives memory back that it has freed.
-        preallocate: whether the host sets the memory aside at once.
         ram: path of a saved memory to start from, or empty.
-        guest_command: program of this machine that answers connections to 10.0.2.100 port 1.
-        address: the loopback address of this machine on which ports are published.
     """
 
     name: str
@@ -61,6 +52,7 @@ class Settings:
     ram: str = ""
     guest_command: str = ""
     address: str = "127.0.0.1"
+    reboots: bool = False
 
     def command(self, memory_file: str) -> list[str]:
         """Return the QEMU command line; paths are relative to the machine's folder."""
@@ -72,11 +64,13 @@ class Settings:
             answer = self.guest_command.replace(",", ",,")
             network += f",guestfwd=tcp:10.0.2.100:1-cmd:{answer}"
         memory = f"memory-backend-file,id=ram,size={self.memory}M,mem-path={memory_file}"
-        memory += f",share={'off' if self.ram else 'on'},prealloc={_on(self.preallocate)}"
+        memory += f",share={'off' if self.ram else 'on'}"
+        memory += f",prealloc={'on' if self.preallocate else 'off'}"
         words = [str(machine.qemu()), "-M", "q35,memory-backend=ram", "-accel", accelerator]
         words += ["-cpu", "host"] if self.accelerator == "kvm" else []
         words += ["-m", str(self.memory), "-object", memory, "-smp", str(self.cpus)]
-        words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+        words += ["-nodefaults", "-no-user-config", "-display", "none"]
+        words += [] if self.reboots else ["-no-reboot"]
         words += ["-kernel", self.kernel, "-initrd", self.initrd]
         words += ["-append", f"console=ttyS0 quiet panic=-1 lab.name={self.name}"]
         words += ["-chardev", "file,id=console,path=console.log", "-serial", "chardev:console"]
@@ -250,10 +244,7 @@ class VM:
     def stop(self) -> None:
         """Switch it off, as by pulling the plug, and remove its files. Repeating is no error."""
         ledger.stop(self.entry)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for entry in ledger.entries("files"):
-            if entry.facts["path"] == str(self.folder):
-                ledger.stop(entry)
+        _discard(self.folder)
 
     def snapshot(self, name: str | None = None, folder: Path | None = None) -> Snapshot:
         """Save the running machine, memory and all; it goes on afterwards.
@@ -373,10 +364,7 @@ class Snapshot:
 
     def delete(self) -> None:
         """Remove it from the disk."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for entry in ledger.entries("files"):
-            if entry.facts["path"] == str(self.folder):
-                entry.forget()
+        _discard(self.folder)
 
 
 def accelerator() -> str:
@@ -397,7 +385,7 @@ def boot(
     *,
     memory: int = 128,
     cpus: int = 1,
-    kernel: kernel.Kernel | None = None,
+    kernel: linux.Kernel | None = None,
     ports: Iterable[int] | Mapping[int, int] = (80,),
     files: Mapping[str, bytes | Path] | None = None,
     command: str = "",
@@ -409,6 +397,7 @@ def boot(
     preallocate: bool = False,
     guest_command: str = "",
     address: str = Settings.address,
+    reboots: bool = False,
 ) -> VM:
     """Boot a virtual machine and return it once its userspace answers.
 
@@ -423,7 +412,8 @@ def boot(
         files: path in the guest to content (bytes, or a file of the host); all are executable.
         command: shell line that runs in the background from the start.
         name: its name; one is made up if left out.
-        disk: a qcow2 disk to work on; it is left as it is, changes are the machine's own.
+        disk: a disk to work on, of the size of the file if it is raw (``.raw``). A qcow2 disk is
+            left as it is: changes are the machine's own.
         disk_mb: size of an empty disk, ``/dev/vda``, instead.
         outbound: let the guest open connections to the outside.
         report_free_pages: let the guest give memory back that it has freed.
@@ -431,13 +421,14 @@ def boot(
         guest_command: program of this machine that answers the guest's connections to 10.0.2.100
             port 1, one process each.
         address: the loopback address of this machine on which ports are published.
+        reboots: start again when the guest reboots, instead of ending.
 
     Raises:
         VMError: QEMU is missing, the memory does not fit, a port or the name is taken, or the
             guest does not start.
     """
     how = accelerator()
-    chosen = kernel or _kernels()[0]
+    chosen = kernel or linux.default()
     initrd = image if isinstance(image, Path) else initramfs.image(image, chosen)
     free = machine.facts()["memory_free_mb"]
     if memory > free:
@@ -458,6 +449,7 @@ def boot(
         preallocate=preallocate,
         guest_command=guest_command,
         address=address,
+        reboots=reboots,
     )
     return _start(settings, files=files, startup=command, disk=disk, disk_mb=disk_mb)
 
@@ -468,10 +460,6 @@ def running() -> list[VM]:
 
 
 _IGNORE_SHARED = [{"capability": "x-ignore-shared", "state": True}]
-
-
-def _kernels() -> list[kernel.Kernel]:
-    return [kernel.default()]
 
 
 def _start(
@@ -580,7 +568,10 @@ def _raise_if_ended(machine_: VM) -> None:
 
 def _prepare_disk(settings, folder, disk, disk_mb, restore_from) -> None:
     """Give the machine a disk of its own: empty, or the changes on top of one that stays."""
-    if restore_from and settings.disk == "disk.raw":
+    if disk and disk.suffix == ".raw":
+        settings.disk = "disk.raw"
+        (folder / settings.disk).symlink_to(disk)
+    elif restore_from and settings.disk == "disk.raw":
         _copy_sparse(restore_from / settings.disk, folder / settings.disk)
     elif disk := disk or (restore_from and settings.disk and restore_from / settings.disk):
         settings.disk = "disk.qcow2"
@@ -632,24 +623,17 @@ def _with_files(folder: Path, initrd: Path, files: Mapping, startup: str) -> Pat
 
 def _copy_sparse(source: Path, target: Path) -> None:
     """Copy a file, leaving out what is zero: it takes no room on the disk."""
-    zeros, page = bytes(65536), 4096
-    with open(source, "rb", buffering=0) as reading, open(target, "wb", buffering=0) as writing:
-        size = os.fstat(reading.fileno()).st_size
-        place = 0
-        while place < size:
-            try:
-                place = os.lseek(reading.fileno(), place, os.SEEK_DATA)
-            except OSError:
-                break  # only holes follow
-            hole = os.lseek(reading.fileno(), place, os.SEEK_HOLE)
-            while place < hole:
-                block = os.pread(reading.fileno(), min(65536, hole - place), place)
-                if block != zeros[: len(block)]:
-                    for at in range(0, len(block), page):
-                        if (part := block[at : at + page]) != zeros[: len(part)]:
-                            os.pwrite(writing.fileno(), part, place + at)
-                place += len(block)
-        writing.truncate(size)
+    copy = ["cp", "--sparse=always", source, target]
+    done = subprocess.run(copy, capture_output=True, text=True)
+    if done.returncode:
+        raise VMError(f"The machine could not be copied: {done.stderr.strip()}")
+
+
+def _discard(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    for entry in ledger.entries("files"):
+        if entry.facts["path"] == str(folder):
+            ledger.stop(entry)
 
 
 def _forwards(monitor: Monitor) -> dict[int, int]:
@@ -668,7 +652,3 @@ def _port_taken(port) -> str:
 
 def _free_name() -> str:
     return f"vm-{uuid.uuid4().hex[:6]}"
-
-
-def _on(flag: bool) -> str:
-    return "on" if flag else "off"

@@ -70,26 +70,25 @@ def _call(function: LambdaFunction, event) -> tuple[object, str, str]:
     try:
         with zipfile.ZipFile(io.BytesIO(function.code_bytes)) as archive:
             archive.extractall(folder)
-        (folder / ".log").touch()
-        answer, problem = _run(function, event, folder, request, stream)
+        (folder / ".event").write_text(json.dumps(event))
+        answer = _run(function, folder, request, stream)
         text = (folder / ".log").read_text(errors="replace")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     spent = (time.time() - begin) * 1000
     log = [f"START RequestId: {request} Version: {function.version}", *text.splitlines()]
-    if problem:
-        log.append(problem)
-        answer = {"error": {"errorMessage": problem, "errorType": "Sandbox.Timedout"}}
+    if "problem" in answer:
+        log.append(answer["problem"]["errorMessage"])
     log.append(f"END RequestId: {request}")
     log.append(f"REPORT RequestId: {request}\tDuration: {spent:.2f} ms")
     _write(function, stream, begin, log)
-    if "error" in answer:
-        return answer["error"], "Unhandled", "\n".join(log)
-    return answer["answer"], "", "\n".join(log)
+    if "answer" in answer:
+        return answer["answer"], "", "\n".join(log)
+    return answer.get("problem") or answer["error"], "Unhandled", "\n".join(log)
 
 
-def _run(function: LambdaFunction, event, folder: Path, request: str, stream: str):
-    """Run the process of a call; return what it answered, and what is wrong if it did not."""
+def _run(function: LambdaFunction, folder: Path, request: str, stream: str) -> dict:
+    """Run the process of a call; return its ``answer`` or ``error``, or what ended it early."""
     key, secret, token = sts.assume(function.role, "lambda")
     variables = environment.without_aws(os.environ)
     variables |= environment.local(os.environ["AWS_ENDPOINT_URL"])
@@ -112,35 +111,27 @@ def _run(function: LambdaFunction, event, folder: Path, request: str, stream: st
         "_TIMEOUT": str(function.timeout),
     }
     variables |= {name: str(value) for name, value in function.environment_vars.items()}
-    (folder / ".event").write_text(json.dumps(event))
     limit = int(function.timeout)
-    with (
-        tempfile.TemporaryFile("w+") as answer,
-        open(folder / ".event") as said,
-    ):
-        process, entry = ledger.spawn(
-            f"Lambda function {function.function_name}",
-            [sys.executable, "-m", "helpers.cloud.handler", function.handler, str(answer.fileno())],
-            env=variables,
-            log=folder / ".log",
-            pass_fds=[answer.fileno()],
-            cwd=folder,
-            stdin=said,
-        )
-        try:
-            process.wait(limit)
-        except subprocess.TimeoutExpired:
-            return {}, f"{request} Task timed out after {limit}.00 seconds"
-        finally:
-            ledger.stop(entry, patience=1)
-            process.wait()
-        answer.seek(0)
-        text = answer.read()
-    if not text:
-        kind, status = "Runtime.ExitError", process.returncode
-        why = f"RequestId: {request} Error: Runtime exited with error: exit status {status}"
-        return {"error": {"errorType": kind, "errorMessage": why}}, ""
-    return json.loads(text), ""
+    process, entry = ledger.spawn(
+        f"Lambda function {function.function_name}",
+        [sys.executable, "-m", "helpers.cloud.handler", function.handler],
+        env=variables,
+        log=folder / ".log",
+        cwd=folder,
+    )
+    try:
+        process.wait(limit)
+    except subprocess.TimeoutExpired:
+        kind, text = "Sandbox.Timedout", f"{request} Task timed out after {limit}.00 seconds"
+        return {"problem": {"errorType": kind, "errorMessage": text}}
+    finally:
+        ledger.stop(entry, patience=1)
+        process.wait()
+    if (folder / ".answer").exists():
+        return json.loads((folder / ".answer").read_text())
+    text = f"Error: Runtime exited with error: exit status {process.returncode}"
+    text = f"RequestId: {request} {text}"
+    return {"problem": {"errorType": "Runtime.ExitError", "errorMessage": text}}
 
 
 def _write(function: LambdaFunction, stream: str, begin: float, lines: list[str]) -> None:

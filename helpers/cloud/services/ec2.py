@@ -48,19 +48,12 @@ AMIS = {  # id: image of helpers.vm, name, description
 }
 ROOT_DEVICE = "/dev/xvda"
 # What moto would only note down, and why there is nothing behind it.
-MISSING = dict.fromkeys(
-    ("AttachVolume", "DetachVolume", "ModifyVolume"), "an instance has its root volume only"
-)
-MISSING |= dict.fromkeys(
-    ("CreateImage", "CopyImage", "RegisterImage", "CreateSnapshot", "CreateSnapshots"),
-    "there are no images but those of describe-images",
-)
-MISSING |= dict.fromkeys(
-    ("RequestSpotInstances", "RequestSpotFleet", "CreateFleet"), "there is no spot market"
-)
-MISSING |= dict.fromkeys(
-    ("AttachNetworkInterface", "DetachNetworkInterface"), "an instance has one interface"
-)
+MISSING = {
+    "(Attach|Detach|Modify)Volume": "an instance has its root volume only",
+    "(Create|Copy|Register)Image|CreateSnapshots?": "all images are those of describe-images",
+    "RequestSpot(Instances|Fleet)|CreateFleet": "there is no spot market",
+    "(Attach|Detach)NetworkInterface": "an instance has one interface",
+}
 MALFORMED = re.compile(r"(?!i-([0-9a-f]{8}|[0-9a-f]{17})$)")
 
 
@@ -68,8 +61,11 @@ def check(call: Call) -> None:
     """Refuse what would be noted down and not done, and ids that cannot be any."""
     if call.service != "ec2":
         return
-    if call.operation in MISSING:
-        raise NotImplementedError(MISSING[call.operation])
+    for pattern, why in MISSING.items():
+        if re.fullmatch(pattern, call.operation):
+            raise NotImplementedError(why)
+    if call.request.values.get("Hibernate") == "true":
+        raise NotImplementedError("an instance's memory is not kept")
     for name, value in call.request.values.items():
         if re.fullmatch(r"InstanceId(\.\d+)?", name) and MALFORMED.match(value):
             raise Refusal("InvalidInstanceID.Malformed", f'Invalid id: "{value}"')
@@ -103,28 +99,6 @@ class Response(EC2Response):
         output = Base64EncodedString.from_raw_string(instance.console)
         result = {"InstanceId": instance.id, "Timestamp": utcnow(), "Output": output}
         return ActionResult(result)
-
-    def start_instances(self) -> ActionResult:
-        """Start instances and tell their states."""
-        return self._changed("StartingInstances", self.ec2_backend.start_instances)
-
-    def stop_instances(self) -> ActionResult:
-        """Stop instances and tell their states."""
-        if self._get_param("Hibernate"):
-            raise NotImplementedError("an instance's memory is not kept")
-        return self._changed("StoppingInstances", self.ec2_backend.stop_instances)
-
-    def _changed(self, key: str, act) -> ActionResult:
-        self.error_on_dryrun()
-        changes = [
-            {
-                "InstanceId": instance.id,
-                "CurrentState": {"Code": instance.state_code, "Name": instance.state},
-                "PreviousState": before,
-            }
-            for instance, before in act(self._get_param("InstanceIds", []))
-        ]
-        return ActionResult({key: changes})
 
 
 class Backend(EC2Backend):
@@ -166,65 +140,52 @@ class Backend(EC2Backend):
             token = kwargs.get("client_token", "ABCDE")  # what moto puts for none
             if token in self._tokens and token != "ABCDE":
                 return self._tokens[token]
-            template = {}
-            if kwargs.get("launch_template"):
-                template = self._get_template_from_args(kwargs["launch_template"]).data
-            given = {"ImageId": image_id, "UserData": user_data, "KeyName": kwargs.get("key_name")}
-            named = {**template, **{name: value for name, value in given.items() if value}}
-            if not kwargs["is_instance_type_default"] or "InstanceType" not in template:
-                named["InstanceType"] = kwargs["instance_type"]
-            kwargs["nics"] = kwargs.get("nics") or template.get("NetworkInterfaces", [])
-            self._check_launch(named, kwargs)
+            self._check_launch(image_id, user_data, kwargs)
+            nics = kwargs.get("nics") or []
             groups = [*security_group_names, *kwargs.get("security_group_ids", [])]
-            groups += [one for nic in kwargs["nics"] for one in nic.get("Groups", [])]
-            groups += template.get("SecurityGroupIds", []) + template.get("SecurityGroups", [])
+            groups += [one for nic in nics for one in nic.get("Groups", [])]
             self._check_groups(groups)
             if not groups:
-                vpc = self.default_vpc.id
-                if subnet := kwargs.get("subnet_id") or next(
-                    (nic["SubnetId"] for nic in kwargs["nics"] if "SubnetId" in nic), None
-                ):
-                    vpc = self.get_subnet(subnet).vpc_id
+                subnets = [nic["SubnetId"] for nic in nics if "SubnetId" in nic]
+                subnet = kwargs.get("subnet_id") or (subnets or [None])[0]
+                vpc = self.get_subnet(subnet).vpc_id if subnet else self.default_vpc.id
                 kwargs["security_group_ids"] = [self.get_default_security_group(vpc).id]
             try:
                 reservation = super().run_instances(
-                    named["ImageId"], count, user_data, security_group_names, **kwargs
+                    image_id, count, user_data, security_group_names, **kwargs
                 )
             except Exception:  # moto has a reservation already
                 for one in [one for one in self.all_reservations() if not one.instances]:
                     del self.reservations[one.id]
                 raise
             self._tokens[token] = reservation
-        profile = template.get("IamInstanceProfile")
         for instance in reservation.instances:
-            if profile and not kwargs.get("iam_instance_profile_name"):
-                self.associate_iam_instance_profile(
-                    instance.id, profile.get("Name"), profile.get("Arn")
-                )
             instance.launch()
         return reservation
 
-    def _check_launch(self, named: dict, kwargs: dict) -> None:
+    def _check_launch(self, image_id: str, user_data: str, kwargs: dict) -> None:
         """Refuse what AWS refuses, with its words, and what there is not here."""
-        if not named.get("ImageId"):
+        if kwargs.get("launch_template"):
+            raise NotImplementedError("a launch says itself what is launched, without a template")
+        if not image_id:
             text = "The request must contain the parameter ImageId"
             raise Refusal("MissingParameter", text)
-        self.describe_images([named["ImageId"]])  # which moto refuses well
-        check_type(named["InstanceType"])
-        key = named.get("KeyName")
+        self.describe_images([image_id])  # which moto refuses well
+        kind, key = kwargs["instance_type"], kwargs.get("key_name")
+        check_type(kind)
         if key and key not in self.key_pairs:
             raise Refusal("InvalidKeyPair.NotFound", f"The key pair '{key}' does not exist")
-        if len(decoded(named.get("UserData"))) > 16384:
+        if len(decoded(user_data)) > 16384:
             raise Refusal("InvalidParameterValue", "User data is limited to 16384 bytes")
         if kwargs.get("instance_market_options"):
             raise NotImplementedError("there is no spot market")
         if str((kwargs.get("hibernation_options") or {}).get("Configured")).lower() == "true":
             raise NotImplementedError("an instance's memory is not kept")
-        for one in kwargs.get("block_device_mappings") or named.get("BlockDeviceMappings", []):
+        for one in kwargs.get("block_device_mappings") or []:
             if one["DeviceName"] not in (ROOT_DEVICE, "/dev/sda1"):
                 raise NotImplementedError("an instance has its root volume only")
         if most_memory() < LEAST_MEMORY:
-            kind, have = named["InstanceType"], most_memory()
+            have = most_memory()
             raise Refusal(
                 "InsufficientInstanceCapacity",
                 f"We currently do not have sufficient {kind} capacity: {have} MB could be given "

@@ -12,7 +12,8 @@ from moto.iam.exceptions import MalformedPolicyDocument, NotFoundException
 from moto.iam.models import AWSManagedPolicy, IAMBackend, Role, iam_backends
 from moto.iam.responses import IamResponse
 
-from helpers.cloud import permissions, policies
+from helpers.cloud import calls, policies
+from helpers.cloud.calls import Call
 from helpers.cloud.environment import ACCOUNT, ROOT_KEY
 from helpers.cloud.services import sts
 
@@ -98,13 +99,8 @@ def roles_of(profile: str) -> list[str]:
     return [role.arn for one in there if one.name == profile for role in one.roles]
 
 
-@functools.lru_cache(maxsize=64)
-def _read(text: str) -> dict:
-    return json.loads(text)
-
-
 def _document(policy: str | dict) -> dict:
-    return _read(policy) if isinstance(policy, str) else policy
+    return json.loads(policy) if isinstance(policy, str) else policy
 
 
 def documents(owner) -> dict[str, dict]:
@@ -125,48 +121,27 @@ def _default(policy) -> str:
     return versions[policy.default_version_id]
 
 
-def _owned(owner) -> dict[str, dict[str, dict]]:
-    found = {"identity-based policy": documents(owner)}
-    if boundary := getattr(owner, "permissions_boundary_arn", None):
-        policy = iam_backends[ACCOUNT]["aws"].managed_policies.get(boundary)
-        found["permissions boundary"] = {boundary: _document(_default(policy))} if policy else {}
-    return found
-
-
-def layers(key: str) -> dict[str, dict[str, dict]]:
-    """Return the policies of a key's owner by their kind; nothing for the root user.
-
-    Each kind must allow what is to be done.
-    """
+def owned(key: str) -> dict[str, dict] | None:
+    """Return the policies of a key's owner by their names; None for the root user, who has none."""
     if key == ROOT_KEY:
-        return {}
+        return None
     backend = iam_backends[ACCOUNT]["aws"]
-    if not (session := sts.session(key)):
-        owner = backend.get_user_from_access_key_id(key)
-        return _owned(owner) if owner else {"identity-based policy": {}}
-    role = find("role", session.role_arn.rsplit("/", 1)[-1])
-    if role != session.role_arn:  # deleted since
-        return {"identity-based policy": {}}
-    found = _owned(backend.get_role_by_arn(role))
-    if session.policy:
-        found["session policy"] = {"session": _document(session.policy)}
-    return found
+    if session := sts.session(key):
+        there = [one for one in backend.roles.values() if one.arn == session.role_arn]
+        return documents(there[0]) if there else {}
+    owner = backend.get_user_from_access_key_id(key)
+    return documents(owner) if owner else {}
+
+
+def check(call: Call) -> None:
+    """Refuse permissions boundaries: nothing would ask them."""
+    names = [call.operation, *call.request.values]
+    if call.service == "iam" and any("PermissionsBoundary" in name for name in names):
+        raise NotImplementedError("there are no permissions boundaries")
 
 
 class Response(IamResponse):
     """moto's IAM with the policy simulator."""
-
-    def create_user(self) -> ActionResult:
-        """Make a user."""
-        if self._get_param("PermissionsBoundary"):
-            raise NotImplementedError("permissions boundaries are for roles")
-        return super().create_user()
-
-    def simulate_custom_policy(self) -> ActionResult:
-        """Say what policies would decide."""
-        given = self._get_param("PolicyInputList", [])
-        own = {f"PolicyInputList.{n}": _document(text) for n, text in enumerate(given, 1)}
-        return self._simulate({"identity-based policy": own})
 
     def simulate_principal_policy(self) -> ActionResult:
         """Say what the policies of a user, group or role, and more of them, would decide."""
@@ -175,16 +150,11 @@ class Response(IamResponse):
         owner = [one for one in [*there, *self.backend.roles.values()] if one.arn == arn]
         if not owner:
             raise NotFoundException(f"The entity {arn} cannot be found.")
-        own = _owned(owner[0])
-        for number, text in enumerate(self._get_param("PolicyInputList", []), 1):
-            own["identity-based policy"][f"PolicyInputList.{number}"] = _document(text)
-        return self._simulate(own)
-
-    def _simulate(self, own: dict) -> ActionResult:
         if self._get_param("ResourcePolicy"):
             raise NotImplementedError("only the policies of identities are simulated")
-        for text in self._get_param("PermissionsBoundaryPolicyInputList", []):
-            own["permissions boundary"] = {"PermissionsBoundary": _document(text)}
+        own = documents(owner[0])
+        for number, text in enumerate(self._get_param("PolicyInputList", []), 1):
+            own[f"PolicyInputList.{number}"] = _document(text)
         context = {}
         for one in self._get_param("ContextEntries", []):
             values = one.get("ContextKeyValues", [])
@@ -198,22 +168,18 @@ class Response(IamResponse):
         return ActionResult({"EvaluationResults": results, "IsTruncated": False})
 
 
-def _decision(own: dict, action: str, resource: str, context: dict) -> dict:
-    facts = (action, resource, context)
-    reason = permissions.why_not(own, [], *facts, set())
-    said = "Deny" if reason and "explicit" in reason else "Allow"
-    decision = "allowed" if reason is None else "explicitDeny" if said == "Deny" else "implicitDeny"
+def _decision(own: dict, *facts) -> dict:
+    said = policies.verdict(own.values(), *facts)
     matched = [
         {"SourcePolicyId": name, "SourcePolicyType": "IAM Policy"}
-        for kind in own.values()
-        for name, document in kind.items()
-        if policies.verdict([document], *facts) == said
+        for name, document in own.items()
+        if said and policies.verdict([document], *facts) == said
     ]
     return {
-        "EvalActionName": action,
-        "EvalResourceName": resource,
-        "EvalDecision": decision,
-        "MatchedStatements": [] if decision == "implicitDeny" else matched,
+        "EvalActionName": facts[0],
+        "EvalResourceName": facts[1],
+        "EvalDecision": {"Allow": "allowed", "Deny": "explicitDeny"}.get(said, "implicitDeny"),
+        "MatchedStatements": matched,
         "MissingContextValues": [],
     }
 
@@ -222,6 +188,7 @@ Backend._url_module = SimpleNamespace(
     url_bases=urls.url_bases, url_paths={"{0}/$": Response.dispatch}
 )
 iam_backends.backend = Backend
+calls.CHECKS.append(check)
 models.IAMPolicyDocumentValidator = Validator
 policy_validation.BaseIAMPolicyValidator._validate_version = lambda self: None  # it may be missing
 policy_validation.IAMPolicyDocumentValidator._validate_effect_syntax = staticmethod(_check_effect)

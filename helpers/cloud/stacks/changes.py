@@ -41,7 +41,7 @@ def find(stack: Stack, wish: Wish) -> list[dict]:
         except Exception as problem:
             raise invalid(api.explain(problem)) from None
 
-    scope = stack.scope(wish, set(), lookup)
+    scope = stack.scope(wish, lookup)
     active, found = dict.fromkeys(wanted(scope)), []
     for name in active:
         one, body = stack.resources.get(name), wish.template.resources[name]
@@ -50,22 +50,19 @@ def find(stack: Stack, wish: Wish) -> list[dict]:
             fresh.add(name)
             found.append(_change("Add", name, body["Type"]))
         elif names := changed(one.properties, properties):
-            replaced = resources.replaces(one.type, names)
+            replaced = {
+                n: "Conditionally" if unknown(properties.get(n)) else "Always"
+                for n in resources.replaces(one.type, names)
+            }
             if replaced:
                 fresh.add(name)
-            sure = any(not unknown(properties.get(n)) for n in replaced)
-            given = body.get("Properties", {})
-            found.append(
-                _change("Modify", name, one.type, one.physical)
-                | {
-                    "Replacement": "True" if sure else "Conditional" if replaced else "False",
-                    "Scope": sorted({"Tags" if n == "Tags" else "Properties" for n in names}),
-                    "Details": [
-                        _detail(wish, n, given.get(n), properties.get(n), n in replaced)
-                        for n in sorted(names)
-                    ],
-                }
-            )
+            change = _change("Modify", name, one.type, one.physical)
+            sure = "Always" in replaced.values()
+            change["Replacement"] = "True" if sure else "Conditional" if replaced else "False"
+            targets = [_target(n, replaced.get(n, "Never")) for n in sorted(names)]
+            change["Scope"] = sorted({target["Attribute"] for target in targets})
+            change["Details"] = [{"Target": target} for target in targets]
+            found.append(change)
     lost = [one for name, one in stack.resources.items() if name not in active]
     found += [_change("Remove", one.name, one.type, one.physical) for one in lost]
     for output in wish.template.outputs.values():
@@ -84,15 +81,7 @@ def _change(action: str, name: str, kind: str, physical: str = "") -> dict:
     }
 
 
-def _detail(wish: Wish, name: str, given, value, replaced: bool) -> dict:
-    source, later = "DirectModification", unknown(value)
-    if later:
-        source = "ResourceReference"
-    elif isinstance(given, dict) and given.get("Ref") in wish.template.parameters:
-        source = "ParameterReference"
-    target = {"Attribute": "Tags"}
-    if name != "Tags":
-        recreation = ("Conditionally" if later else "Always") if replaced else "Never"
-        target = {"Attribute": "Properties", "Name": name, "RequiresRecreation": recreation}
-    evaluation = "Dynamic" if later else "Static"
-    return {"Target": target, "Evaluation": evaluation, "ChangeSource": source}
+def _target(name: str, recreation: str) -> dict:
+    if name == "Tags":
+        return {"Attribute": "Tags", "RequiresRecreation": recreation}
+    return {"Attribute": "Properties", "Name": name, "RequiresRecreation": recreation}

@@ -68,7 +68,7 @@ def update(stack: Stack, wish: Wish, rollback: bool = True) -> None:
     stack.event(None, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
     stack.wish = wish
     old = [was for one, was in journal if was and was.physical != one.physical]
-    active = set(wanted(stack.scope(wish, set())))
+    active = set(wanted(stack.scope(wish)))
     old += [one for name, one in stack.resources.items() if name not in active]
     failed = _remove(stack, old, before.template)
     for name in failed:  # forgotten all the same
@@ -150,8 +150,8 @@ def _apply(stack: Stack, wish: Wish, journal: Journal) -> str:
     Returns:
         What failed, or nothing.
     """
-    stack.imports = set()
-    scope, failed, running = stack.scope(wish, stack.imports), {}, {}
+    scope, failed, running = stack.scope(wish), {}, {}
+    stack.imports = scope.imports
     active = set(wanted(scope))
     sorter = TopologicalSorter({name: wish.template.needs[name] & active for name in active})
     sorter.prepare()

@@ -44,6 +44,7 @@ class Scope:
         """
         self.template, self.values = template, values
         self.resource, self.outside = resource, outside
+        self.imports: set[str] = set()  # the exports that were used
         self._known: dict[str, bool] = {}
 
     def holds(self, body: dict) -> bool:
@@ -160,6 +161,7 @@ class Scope:
             raise invalid(f"{ERROR}Unable to get mapping for {where}") from None
 
     def _fn_importvalue(self, name):
+        self.imports.add(name)
         return self.outside("Fn::ImportValue", name)
 
     def _fn_getazs(self, region):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from helpers.cloud.stacks.template import THINGS, Template, invalid, plain
+from helpers.cloud.stacks.template import Template, invalid, plain
 
 
 def parameters(
     template: Template,
     given: dict[str, str | None],
     previous: dict[str, str],
-    ask: Callable[[str, str], str],
+    ask: Callable[[str], str],
 ) -> tuple[dict[str, str], dict[str, str | list[str]]]:
     """Return the parameters of a stack: as they were given, and what Ref makes of them.
 
@@ -20,8 +20,7 @@ def parameters(
         template: the template that declares them.
         given: values by name; None stands for the previous one.
         previous: the values that the stack had before.
-        ask: returns what stands in the Parameter Store (``AWS::SSM::Parameter::Value``), or the
-            value itself if such a thing exists (``AWS::EC2::VPC::Id``); raises Refusal.
+        ask: returns what stands in the Parameter Store; raises Refusal.
     """
     if unknown := [name for name in given if name not in template.parameters]:
         raise invalid(f"Parameters: [{', '.join(unknown)}] do not exist in the template")
@@ -34,8 +33,8 @@ def parameters(
     return raw, {name: _value(name, text, declared[name], ask) for name, text in raw.items()}
 
 
-def _value(name: str, text: str, declared: dict, ask: Callable[[str, str], str]):
-    """Return the value of a parameter, if it fits what is declared and names what exists."""
+def _value(name: str, text: str, declared: dict, ask: Callable[[str], str]):
+    """Return the value of a parameter, if it fits what is declared."""
     kind = declared["Type"]
     many = kind == "CommaDelimitedList" or kind.startswith("List<")
     parts = [part.strip() for part in text.split(",")] if many else [text]
@@ -44,20 +43,11 @@ def _value(name: str, text: str, declared: dict, ask: Callable[[str, str], str])
             raise invalid(f"Parameter {name} failed to satisfy constraint: {description}")
         raise invalid(f"Parameter '{name}' {problem}")
     if kind.startswith("AWS::SSM::"):
-        found = ask("AWS::SSM::Parameter::Value", text)
+        found = ask(text)
         if kind == "AWS::SSM::Parameter::Name":
             return text
         inner = {"Type": kind.partition("<")[2].removesuffix(">")}
         return _value(name, found, inner, ask)
-    single = kind.removeprefix("List<").removesuffix(">")
-    for part in parts if single in THINGS else ():
-        try:
-            ask(single, part)
-        except LookupError:
-            raise invalid(
-                f"Parameter validation failed: parameter value {part} for parameter name "
-                f"{name} does not exist"
-            ) from None
     return (parts if text else []) if many else text
 
 

@@ -87,11 +87,9 @@ def notification(value: dict) -> dict:
         del found["EventBridgeConfiguration"]
     elif bridge:
         found["EventBridgeConfiguration"] = {}
-    arns = {"Queue": "QueueArn", "Topic": "TopicArn", "Function": "LambdaFunctionArn"}
-    for name in ("QueueConfigurations", "TopicConfigurations", "LambdaConfigurations"):
-        if name in found:
-            entries = [renamed(Event="Events", **arns)(one) for one in found.pop(name)]
-            found[name.replace("Lambda", "LambdaFunction")] = entries
+    names = renamed(Event="Events", Function="LambdaFunctionArn")
+    if functions := found.pop("LambdaConfigurations", []):
+        found["LambdaFunctionConfigurations"] = [names(one) for one in functions]
     return {"NotificationConfiguration": found}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import uuid
 from urllib.parse import unquote, urlsplit
@@ -92,7 +93,8 @@ class Asked(BaseResponse):
             one["ParameterKey"]: None if one.get("UsePreviousValue") else one.get("ParameterValue")
             for one in self._get_param("Parameters") or []
         }
-        raw, values = parameters(template, given, old.raw if old else {}, stack.outside)
+        stored = functools.partial(stack.outside, "ssm")
+        raw, values = parameters(template, given, old.raw if old else {}, stored)
         values |= {"AWS::StackId": stack.id, "AWS::StackName": stack.name}
         values |= {"AWS::AccountId": ACCOUNT, "AWS::Region": self.region, "AWS::Partition": "aws"}
         values |= {"AWS::NotificationARNs": [], "AWS::URLSuffix": "amazonaws.com"}

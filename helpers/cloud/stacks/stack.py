@@ -15,7 +15,7 @@ from helpers.cloud.stacks import api, resources, types
 from helpers.cloud.stacks.api import Caller
 from helpers.cloud.stacks.functions import Scope
 from helpers.cloud.stacks.resources import Resource
-from helpers.cloud.stacks.template import THINGS, Template, flag, invalid
+from helpers.cloud.stacks.template import Template, flag, invalid
 
 
 def now() -> datetime.datetime:
@@ -146,16 +146,9 @@ class Stack:
         more["PhysicalResourceId"] = one.physical  # empty as long as there is none
         self.events.append(self.shown(one) | more)
 
-    def scope(self, wish: Wish, imports: set[str], resource=None) -> Scope:
-        """Return where a template is evaluated for this stack; notes which exports it uses."""
-
-        def outside(name: str, value: str):
-            found = self.outside(name, value)
-            if name == "Fn::ImportValue":
-                imports.add(value)
-            return found
-
-        return Scope(wish.template, wish.values, resource or self.lookup, outside)
+    def scope(self, wish: Wish, resource=None) -> Scope:
+        """Return where a template is evaluated for this stack."""
+        return Scope(wish.template, wish.values, resource or self.lookup, self.outside)
 
     def lookup(self, name: str, attribute: str | None):
         """Return what Ref and Fn::GetAtt give for a resource that is there."""
@@ -171,20 +164,15 @@ class Stack:
             if name == "Fn::GetAZs":
                 zones = self.caller("ec2", "DescribeAvailabilityZones", {})["AvailabilityZones"]
                 return [zone["ZoneName"] for zone in zones]
-            if name in THINGS:
-                operation, key = THINGS[name].split()
-                self.caller("ec2", operation, {key: value})
-                return value
             return self.caller("ssm", "GetParameter", {"Name": value})["Parameter"]["Value"]
         except KeyError:
             raise invalid(f"No export named {value} found.") from None
         except ClientError as problem:
-            error = problem.response["Error"]
-            if not api.missing(problem) and "Invalid" not in error["Code"]:
-                raise invalid(f"{error['Code']}: {error['Message']}") from None
-            if name in THINGS:
-                raise LookupError(value) from None
-            text = f"Unable to fetch parameters [{value}] from parameter store for this account."
+            text = "{Code}: {Message}".format(**problem.response["Error"])
+            if api.missing(problem):
+                text = (
+                    f"Unable to fetch parameters [{value}] from parameter store for this account."
+                )
             raise invalid(text) from None
 
     def described(self) -> dict:

@@ -25,20 +25,11 @@ PSEUDO = {
     )
 }
 TEXT = re.compile(r"\$\{([^!{}][^{}]*)\}")  # what Fn::Sub puts in
-# How an EC2 thing is looked for that a parameter names: operation and its parameter.
-THINGS = {
-    "AWS::EC2::AvailabilityZone::Name": "DescribeAvailabilityZones ZoneNames",
-    "AWS::EC2::Image::Id": "DescribeImages ImageIds",
-    "AWS::EC2::Instance::Id": "DescribeInstances InstanceIds",
-    "AWS::EC2::KeyPair::KeyName": "DescribeKeyPairs KeyNames",
-    "AWS::EC2::SecurityGroup::GroupName": "DescribeSecurityGroups GroupNames",
-    "AWS::EC2::SecurityGroup::Id": "DescribeSecurityGroups GroupIds",
-    "AWS::EC2::Subnet::Id": "DescribeSubnets SubnetIds",
-    "AWS::EC2::VPC::Id": "DescribeVpcs VpcIds",
-}
-THING = "|".join(THINGS)
-BASIC = rf"String|Number|CommaDelimitedList|List<(Number|String|{THING})>|{THING}"
-TYPES = re.compile(rf"{BASIC}|AWS::SSM::Parameter::Name|AWS::SSM::Parameter::Value<({BASIC})>")
+BASIC = r"(?:AWS::EC2::\w+::\w+|String|Number)"
+MANY = rf"CommaDelimitedList|List<{BASIC}>"
+TYPES = re.compile(
+    rf"{BASIC}|{MANY}|AWS::SSM::Parameter::Name|AWS::SSM::Parameter::Value<({BASIC}|{MANY})>"
+)
 
 
 def invalid(text: str) -> Refusal:

@@ -113,13 +113,6 @@ TYPES: dict[str, Type] = {
             TAGS,
             single("SecurityGroupIds", "ModifyInstanceAttribute", "", "Groups", key="InstanceId",
                 later=True))),
-    "AWS::EC2::LaunchTemplate": Type("ec2", "CreateLaunchTemplate", "LaunchTemplateId",
-        "DeleteLaunchTemplate", ref="{LaunchTemplate[LaunchTemplateId]}",
-        name="LaunchTemplateName",
-        look="DescribeLaunchTemplates LaunchTemplateIds LaunchTemplates[0]",
-        gives="LaunchTemplateId={id} LatestVersionNumber=.LatestVersionNumber "
-            "DefaultVersionNumber=.DefaultVersionNumber",
-        settings=(single("LaunchTemplateData", "CreateLaunchTemplateVersion", later=True),)),
     "AWS::ECR::Repository": Type("ecr", "CreateRepository", "repositoryName", "DeleteRepository",
         name="RepositoryName", tidy=lambda name: name.lower(),
         parameters=lambda p: {n: v for n, v in p.items() if n != "EmptyOnDelete"},
