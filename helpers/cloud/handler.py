@@ -40,6 +40,7 @@ def main() -> None:
     sys.path.insert(0, str(folder))
     module, _, name = sys.argv[1].rpartition(".")
     try:
+        _vendor(module)
         handler = getattr(importlib.import_module(module.replace("/", ".")), name)
         event = json.loads((folder / ".event").read_text())
         answer = json.dumps({"answer": handler(event, Context())})
@@ -50,6 +51,20 @@ def main() -> None:
         error = {"errorMessage": text, "errorType": kind, "stackTrace": trace}
         answer = json.dumps({"error": error})
     (folder / ".answer").write_text(answer)
+
+
+def _vendor(module: str) -> None:
+    """Give botocore the HTTP library that it brought along once, if a function counts on that.
+
+    Many published templates have functions that do.
+    """
+    source = Path(f"{module}.py")
+    if source.exists() and "botocore.vendored" in source.read_text():
+        import requests
+        from botocore.vendored import requests as vendored
+
+        for name in ("delete", "get", "head", "patch", "post", "put", "request", "Session"):
+            setattr(vendored, name, getattr(requests, name))
 
 
 if __name__ == "__main__":
