@@ -150,6 +150,14 @@ def _eks(client) -> Iterator[Item]:
     for name in client.list_clusters()["clusters"]:
         since = client.describe_cluster(name=name)["cluster"]["createdAt"]
         yield _item("EKS cluster", name, since)
+        if not os.environ.get("AWS_ENDPOINT_URL"):
+            continue  # on AWS the nodes are among the instances
+        for group in client.list_nodegroups(clusterName=name)["nodegroups"]:
+            one = client.describe_nodegroup(clusterName=name, nodegroupName=group)["nodegroup"]
+            count, since = one["scalingConfig"]["desiredSize"], one["createdAt"]
+            yield _item(one["instanceTypes"][0], f"{name}/{group}", since, amount=count)
+            size = one["diskSize"] * count
+            yield _item("volume gp3", f"{name}/{group}", since, amount=size)
 
 
 def _elbv2(client) -> Iterator[Item]:

@@ -39,6 +39,7 @@ RESOURCES = [
     dynamodb TableName table/{}
     ecr repositoryName,repositoryNames repository/{}
     eks nodegroupName nodegroup/{clusterName}/{}/*
+    eks principalArn access-entry/{clusterName}/{}/*
     eks clusterName,name cluster/{}
     events Rule,Name rule/{}
     iam InstanceProfileName instance-profile/{}
@@ -57,6 +58,8 @@ RESOURCES = [
     sts RoleArn {}
     """.strip().splitlines()
 ]
+# What is not there yet, so that another resource is what the call is about.
+MADE = {"CreateNodegroup nodegroupName", "CreateAccessEntry principalArn"}
 # EC2's resources, and how their ids begin.
 KINDS = """acl:network-acl ami:image eipalloc:elastic-ip eni:network-interface i:instance
     igw:internet-gateway key:key-pair lt:launch-template nat:natgateway rtb:route-table
@@ -198,7 +201,7 @@ def _resources(call: Call, parameters: dict, members: dict, arn: str) -> list[st
         name: template
         for service, names, template in RESOURCES
         for name in names.split(",")
-        if service == call.service and f"{call.operation} {name}" != "CreateNodegroup nodegroupName"
+        if service == call.service and f"{call.operation} {name}" not in MADE
     }
     if call.service == "ssm" and "Parameter" not in call.operation:
         table = {}
@@ -223,6 +226,8 @@ def _resources(call: Call, parameters: dict, members: dict, arn: str) -> list[st
 
 
 def _arn(service: str, arn: str, template: str, value: str, given: dict) -> str:
+    if template.startswith("access-entry/"):  # role/123456789012/NAME
+        value = re.sub("/(.*/)?", f"/{ACCOUNT}/", value.rpartition(":")[2])
     if value.startswith("arn:"):
         return value
     if service == "iam":

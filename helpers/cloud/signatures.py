@@ -55,10 +55,14 @@ class Signature:
     token: str
 
 
-def check(call: Call) -> None:
+def check(call: Call, lifetime: float | None = None) -> None:
     """Refuse a call that is not signed with the secret of its key, or no longer valid.
 
     Unsigned calls pass to S3, which has buckets for everybody.
+
+    Args:
+        call: the call.
+        lifetime: for how many seconds a presigned URL is good, whatever it says itself.
     """
     protocol = call.protocol.removeprefix("rest-")
     unknown, wrong, missing, status = CODES.get(call.service) or CODES[protocol]
@@ -68,7 +72,7 @@ def check(call: Call) -> None:
         return
     credentials = credentials_of(call.key)
     try:
-        given = _read(call.request)
+        given = _read(call.request, lifetime)
     except (ValueError, KeyError):  # a date that is none, a part that is missing
         raise Refusal(wrong, WRONG, status) from None
     if not credentials or (credentials.token or "") != given.token:
@@ -102,7 +106,7 @@ def credentials_of(key: str) -> Credentials | None:
     return None
 
 
-def _read(request) -> Signature:
+def _read(request, lifetime: float | None) -> Signature:
     args, headers = request.args, request.headers
     if "AWSAccessKeyId" in args:  # a presigned URL of S3 in the old format
         expires = args.get("Expires", "0")
@@ -112,7 +116,7 @@ def _read(request) -> Signature:
     token = args.get("X-Amz-Security-Token") or headers.get("X-Amz-Security-Token", "")
     if "X-Amz-Signature" in args:
         begin = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
-        expires = begin + int(args.get("X-Amz-Expires", 0))
+        expires = begin + (lifetime or int(args.get("X-Amz-Expires", 0)))
         names = args.get("X-Amz-SignedHeaders", "").split(";")
         return Signature(args["X-Amz-Signature"], names, date, expires, token)
     said = dict(re.findall(r"(SignedHeaders|Signature)=([^,\s]+)", headers["Authorization"]))

@@ -24,6 +24,11 @@ CANNOT = {
         "InvalidStructureException",
         "CodePipeline is not authorized to perform AssumeRole on role {role}",
     ),
+    "eks": (
+        "InvalidParameterException",
+        "Role with arn: {role}, could not be assumed because it does not exist or the trusted "
+        "entity is not correct",
+    ),
     "lambda": (
         "InvalidParameterValueException",
         "The role defined for the function cannot be assumed by Lambda.",

@@ -179,7 +179,7 @@ class Type:
 
 def _key(one: Resource, key: str) -> dict:
     pairs = (word.partition("=") for word in key.split())
-    return {name: one.facts[fact or "id"] for name, _, fact in pairs}
+    return {name: f"{{{fact or 'id'}}}".format(**one.facts) for name, _, fact in pairs}
 
 
 def generated(one: Resource) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from helpers.cloud.stacks import eks
 from helpers.cloud.stacks import properties as p
 from helpers.cloud.stacks.custom import Custom
 from helpers.cloud.stacks.properties import CLOSED, EVERYWHERE, TAGS, each, single, tags
@@ -136,16 +137,18 @@ TYPES: dict[str, Type] = {
     "AWS::Lambda::Permission": Type("lambda", "AddPermission",
         "FunctionName=FunctionName StatementId", "RemovePermission", name="StatementId"),
     "AWS::EKS::Cluster": Type("eks", "CreateCluster", "name", "DeleteCluster", name="Name",
-        update="UpdateClusterConfig", wait="ClusterActive", gone="ClusterDeleted",
+        parameters=eks.cluster, wait="ClusterActive", gone="ClusterDeleted",
         look="DescribeCluster name cluster",
         gives="Arn=.arn Endpoint=.endpoint CertificateAuthorityData=.certificateAuthority.data "
             "OpenIdConnectIssuerUrl=.identity.oidc.issuer "
-            "ClusterSecurityGroupId=.resourcesVpcConfig.clusterSecurityGroupId"),
-    "AWS::EKS::Nodegroup": Type("eks", "CreateNodegroup",
+            "ClusterSecurityGroupId=.resourcesVpcConfig.clusterSecurityGroupId", settings=(
+            tags("TagResource", "UntagResource", key="resourceArn=cluster[arn]"),
+            single("AccessConfig", "UpdateClusterConfig", "", eks.access, later=True))),
+    "AWS::EKS::Nodegroup": eks.Nodegroup("eks", "CreateNodegroup",
         "clusterName=ClusterName nodegroupName=NodegroupName", "DeleteNodegroup",
-        ref="{ClusterName}/{NodegroupName}", name="NodegroupName", update="UpdateNodegroupConfig",
+        ref="{ClusterName}/{NodegroupName}", name="NodegroupName",
         wait="NodegroupActive", gone="NodegroupDeleted",
-        gives="NodegroupName={NodegroupName} ClusterName={ClusterName} "
+        gives="Id={id} NodegroupName={NodegroupName} ClusterName={ClusterName} "
             "Arn={nodegroup[nodegroupArn]}"),
     "AWS::EKS::AccessEntry": Type("eks", "CreateAccessEntry",
         "clusterName=ClusterName principalArn=PrincipalArn", "DeleteAccessEntry",

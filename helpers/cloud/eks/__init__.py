@@ -1,0 +1,1 @@
+"""EKS with life: clusters, their nodes, and who may use them; ``services/eks.py`` is its API."""
