@@ -65,11 +65,11 @@ class Node:
                 traceback.print_exc()
 
     def find(self, namespace: str, name: str) -> dict | None:
-        """Return a pod of this node as the API last gave it."""
+        """Return a pod of this node, with the status that was last reported."""
         for worker in list(self._workers.values()):
             meta = worker.pod["metadata"]
             if (meta["namespace"], meta["name"]) == (namespace, name):
-                return worker.pod
+                return {**worker.pod, "status": worker.pod.get("status", {}) | worker.reported}
         return None
 
     def forget(self, uid: str) -> None:

@@ -33,7 +33,7 @@ class Pod(threading.Thread):
         self.init: list[Container] = []
         self.containers: list[Container] = []
         self.failure: dict = {}
-        self._sent: dict = {}
+        self.reported: dict = {}
         self._refreshed = 0.0
         status = pod.get("status", {})
         self.finished = status.get("phase") in ("Succeeded", "Failed")
@@ -188,9 +188,9 @@ class Pod(threading.Thread):
         if not self.containers and not self.failure:
             return
         status = self._status()
-        if status != self._sent:
+        if status != self.reported:
             self.node.api.patch(f"{self.path}/status", {"status": status}, "strategic-merge")
-            self._sent = status
+            self.reported = status
 
     def _status(self) -> dict:
         phase = self._phase()
