@@ -35,10 +35,10 @@ class DockerPods:
     for the latter.
     """
 
-    kind = "docker"
+    kind, remark = "docker", ""
 
     def __init__(self, folder: Path, cluster: str, settings: Settings) -> None:
-        """Connect to the Engine, and see to the cluster's network there."""
+        """Connect to the Engine."""
         self._client = docker.from_env(timeout=120, max_pool_size=32)
         self._api = self._client.api
         self.version = self._client.version()["Version"]
@@ -49,7 +49,6 @@ class DockerPods:
         self._network, self._holder_image = f"{key}-{value}-{cluster}", f"{key}-{value}/holder"
         self._labels = {key: value, "lab.cluster": cluster, "lab.node": settings.name}
         self._filter = [f"{name}={text}" for name, text in self._labels.items()]
-        self._see_to_network()
 
     def pods(self) -> set[str]:
         """Return the uids of the pods that have containers."""
@@ -60,13 +59,10 @@ class DockerPods:
         """See to a pod's address, volumes and holder, and return the address."""
         spec, uid = pod["spec"], pod["metadata"]["uid"]
         own = {_store(one): one for one in mounts if _is_store(one)}
-        if own or self._shared(spec):
-            if not self._holder(uid):
-                self._make_holder(pod, own)
-                for mount in own.values():
-                    self._fill(uid, mount.volume, _store(mount))
-            if self._shared(spec):
-                self._api.start(self._holder(uid))
+        if (own or self._shared(spec)) and not self._holder(uid):
+            self._make_holder(pod, own)
+            for mount in own.values():
+                self._fill(uid, mount.volume, _store(mount))
         if spec.get("hostNetwork"):
             return self._settings.address
         return self._addresses.take(pod)
@@ -84,6 +80,10 @@ class DockerPods:
     def write(self, uid: str, volume: Volume) -> None:
         """Write a volume's files anew."""
         self._fill(uid, volume, volume.store)
+
+    def place(self, uid: str, volume: Volume) -> str:
+        """Return nothing: containers have their volumes where they are mounted."""
+        return ""
 
     def ensure_image(self, image: str, policy: str, pulling: Callable[[], None]) -> str:
         """See to an image by the pull policy, and return its id."""
@@ -246,19 +246,6 @@ class DockerPods:
                 pass
             time.sleep(1)
 
-    def _see_to_network(self) -> None:
-        octet = self._settings.octet
-        pool = docker.types.IPAMPool(f"10.{octet}.0.0/16", gateway=f"10.{octet}.255.254")
-        ipam = docker.types.IPAMConfig(pool_configs=[pool])
-        label = dict([containers.label().split("=")])
-        if self._client.networks.list(names=[self._network]):
-            return
-        try:
-            self._client.networks.create(self._network, ipam=ipam, labels=label)
-        except APIError:
-            if not self._client.networks.list(names=[self._network]):  # another node was faster
-                raise
-
     def _label(self, pod: dict, name: str, attempt: int) -> dict[str, str]:
         meta = pod["metadata"]
         found = {POD: meta["uid"], NAME: name, ATTEMPT: str(attempt)}
@@ -341,7 +328,9 @@ class DockerPods:
         if pod["spec"].get("hostNetwork"):
             return {"network_mode": "host"}
         if self._shared(pod["spec"]):
-            return {"network_mode": f"container:{self._holder(pod['metadata']['uid'])}"}
+            holder = self._holder(pod["metadata"]["uid"])
+            self._api.start(holder)  # no error if it runs
+            return {"network_mode": f"container:{holder}"}
         return self._network_options(pod)
 
     def _network_options(self, pod: dict) -> dict:

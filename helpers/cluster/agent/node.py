@@ -49,9 +49,8 @@ class Node:
     def run(self) -> None:
         """Register the node and look after its pods, for ever."""
         node = self._register()
-        if self.runtime.kind == "process":
-            text = "Pods are plain processes: they share this machine's files, and have no limits"
-            self.events(node, "NoIsolation", text, kind="Warning")
+        if self.runtime.remark:
+            self.events(node, "NoIsolation", self.runtime.remark, kind="Warning")
         for work in (self._heartbeat, self._listen):
             threading.Thread(target=work, daemon=True).start()
         mine = f"spec.nodeName={self.settings.name}"
