@@ -102,6 +102,7 @@ class Runtime(Protocol):
 
     kind: str
     version: str
+    remark: str  # what about its pods is not as elsewhere, or empty
 
     def pods(self) -> set[str]:
         """Return the uids of the pods of which something is there; fails if nothing works."""
@@ -114,6 +115,9 @@ class Runtime(Protocol):
 
     def close(self, uid: str) -> None:
         """Remove everything of a pod."""
+
+    def place(self, uid: str, volume: Volume) -> str:
+        """Return where a volume is if it cannot be where it is mounted, or an empty text."""
 
     def ensure_image(self, image: str, policy: str, pulling: Callable[[], None]) -> str:
         """See to an image by the pull policy, and return its id; raises ImageError.
