@@ -17,7 +17,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from helpers import containers
 from helpers.cluster.agent.addresses import Addresses
-from helpers.cluster.agent.docker_streams import DockerStream
+from helpers.cluster.agent.docker_streams import DockerLog, DockerStream
 from helpers.cluster.agent.environment import quantity
 from helpers.cluster.agent.runtime import ImageError, Mount, Settings, StartError, State, Volume
 from helpers.vm import initramfs
@@ -190,21 +190,17 @@ class DockerPods:
         since: float | None = None,
         timestamps: bool = False,
         limit: int | None = None,
-    ) -> Iterator[bytes]:
-        """Yield what a container has written."""
-        left = math.inf if limit is None else limit
-        for part in self._api.logs(
+    ) -> DockerLog:
+        """Yield what a container has written; ``close`` ends it from any thread."""
+        stream = self._api.logs(
             container,
             stream=True,
             follow=follow,
             tail="all" if tail is None else tail,
             since=since,
             timestamps=timestamps,
-        ):
-            yield part[: int(min(left, len(part)))]
-            left -= len(part)
-            if left <= 0:
-                return
+        )
+        return DockerLog(stream, limit)
 
     def exec(self, container: str, argv: list[str], *, stdin: bool, tty: bool) -> DockerStream:
         """Run a command in a container."""
@@ -384,6 +380,7 @@ class DockerPods:
             "working_dir": container.get("workingDir"),
             "tty": container.get("tty", False),
             "stdin_open": container.get("stdin", False),
+            "detach": not container.get("stdinOnce", False),  # or its input ends with the first
             "privileged": rights.get("privileged", False),
             "read_only": rights.get("readOnlyRootFilesystem", False),
             "cap_add": rights.get("capabilities", {}).get("add"),

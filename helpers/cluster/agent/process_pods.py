@@ -217,6 +217,7 @@ class ProcessPods:
                 if not lines:
                     if not running:
                         return
+                    yield b""
                     time.sleep(0.1)
 
     def exec(self, container: str, argv: list[str], *, stdin: bool, tty: bool) -> Command:

@@ -94,7 +94,7 @@ class Exec(Protocol):
         """Set the size of its terminal in characters."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it; in other threads ``read`` then ends, and ``write`` fails."""
 
 
 class Runtime(Protocol):
@@ -155,7 +155,11 @@ class Runtime(Protocol):
         timestamps: bool = False,
         limit: int | None = None,
     ) -> Iterator[bytes]:
-        """Yield what a container has written; ``since`` is in seconds since the epoch."""
+        """Yield what a container has written; ``since`` is in seconds since the epoch.
+
+        So that a reader may leave while it follows a silent container, it has a ``close`` for
+        other threads, or yields nothing (``b""``) now and then.
+        """
 
     def exec(self, container: str, argv: list[str], *, stdin: bool, tty: bool) -> Exec:
         """Run a command in a container."""
