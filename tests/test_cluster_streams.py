@@ -107,11 +107,6 @@ def cluster(shared_home):
     return Cluster(shared_home / "clusters/streams")
 
 
-def _kubectls():
-    found = [("debian", packages.program("kubectl", "kubernetes-client"))]
-    return found + [("of PATH", path)] if (path := shutil.which("kubectl")) else found
-
-
 class Kubectl:
     def __init__(self, program, cluster):
         self.words = [str(program), f"--kubeconfig={cluster.kubeconfig}"]
@@ -130,9 +125,14 @@ class Kubectl:
                 process.kill()
 
 
-@pytest.fixture(params=_kubectls(), ids=lambda pair: pair[0])
+@pytest.fixture(params=["Debian's", "this machine's"])
 def kubectl(request, cluster):
-    return Kubectl(request.param[1], cluster)
+    program = shutil.which("kubectl")
+    if request.param == "Debian's":
+        program = packages.program("kubectl", "kubernetes-client", "kubectl")
+    if not program:
+        pytest.skip("this machine has no kubectl of its own")
+    return Kubectl(program, cluster)
 
 
 def test_a_command_says_how_it_ended_and_what_it_wrote_where(kubectl):
@@ -354,7 +354,7 @@ def test_only_the_api_server_and_administrators_are_served(cluster):
 # --- frames of SPDY, whatever comes ---
 
 
-class Client:
+class Peer:
     """The other side of a session: makes frames, and keeps what it is answered."""
 
     def __init__(self):
@@ -391,7 +391,7 @@ names = st.text(st.characters(codec="utf-8", categories=["Ll", "Nd"]), min_size=
 def test_frames_may_be_split_anywhere_and_unknown_ones_come_between(
     headers, blocks, cuts, kind, junk
 ):
-    peer = Client()
+    peer = Peer()
     frames = [peer.open(1, headers), peer.control(kind, junk)]
     for block in blocks:
         frames += [peer.data(1, block), peer.data(99, block)]
@@ -414,7 +414,7 @@ def test_frames_may_be_split_anywhere_and_unknown_ones_come_between(
 
 @given(st.binary(max_size=400), st.booleans())
 def test_garbage_ends_a_session_and_nothing_else(garbage, begun):
-    peer = Client()
+    peer = Peer()
     begin = peer.open(1, {"streamtype": "data"}) if begun else b""
 
     async def play():
@@ -427,7 +427,7 @@ def test_garbage_ends_a_session_and_nothing_else(garbage, begun):
 
 @given(st.integers(1, 9), st.binary(max_size=100))
 def test_a_broken_frame_of_a_known_kind_ends_a_session_and_nothing_else(kind, body):
-    peer = Client()
+    peer = Peer()
 
     async def play():
         with contextlib.suppress(ValueError):
@@ -436,16 +436,18 @@ def test_a_broken_frame_of_a_known_kind_ends_a_session_and_nothing_else(kind, bo
     asyncio.run(play())
 
 
-def test_a_full_stream_holds_its_connection_back_until_it_is_dropped():
-    peer = Client()
+@pytest.mark.parametrize("taken", [0, 1])
+def test_a_full_stream_holds_its_connection_back_until_it_is_dropped(taken):
+    peer = Peer()
 
     async def play():
         await peer.session.feed(peer.open(1, {}))
         feeding = asyncio.create_task(peer.session.feed(peer.data(1, b"x") * 100))
         await asyncio.sleep(0)
         assert not feeding.done()
+        for _ in range(taken):
+            assert await peer.streams[0].read() == b"x"
         peer.session.end()
         await asyncio.wait_for(feeding, 60)
-        assert await peer.streams[0].read() == b""
 
     asyncio.run(play())

@@ -236,7 +236,7 @@ class Container:
         self._guard()
         if hook := self.spec.get("lifecycle", {}).get("postStart"):
             good, said = self.handle(hook, self.id, LONGEST)
-            if not good:
+            if good is False:
                 self.tell("FailedPostStartHook", f"PostStart hook failed: {said}", "Warning")
                 self.tell("Killing", f"FailedPostStartHook: stopping container {self.name}")
                 self.stop(worker.grace)
@@ -288,8 +288,7 @@ class Container:
         """Start the probes whose time has come."""
         if not self.handle:
             worker = self.worker
-            egress = worker.node.folder / "egress.sock"
-            self.handle = Handler(self.runtime, egress, worker.address, self.spec)
+            self.handle = Handler(self.runtime, worker.node.folder, worker.address, self.spec)
         for kind in ("startup", "liveness", "readiness"):
             spec = self.spec.get(f"{kind}Probe")
             if not spec or kind in self.probes or (kind != "startup" and not self.started):

@@ -8,7 +8,7 @@ import math
 import shutil
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import docker
@@ -17,7 +17,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from helpers import containers
 from helpers.cluster.agent.addresses import Addresses
-from helpers.cluster.agent.docker_streams import DockerStream
+from helpers.cluster.agent.docker_streams import DockerLog, DockerStream
 from helpers.cluster.agent.environment import quantity
 from helpers.cluster.agent.runtime import ImageError, Mount, Settings, StartError, State, Volume
 from helpers.vm import initramfs
@@ -35,10 +35,10 @@ class DockerPods:
     for the latter.
     """
 
-    kind = "docker"
+    kind, remark = "docker", ""
 
     def __init__(self, folder: Path, cluster: str, settings: Settings) -> None:
-        """Connect to the Engine, and see to the cluster's network there."""
+        """Connect to the Engine."""
         self._client = docker.from_env(timeout=120, max_pool_size=32)
         self._api = self._client.api
         self.version = self._client.version()["Version"]
@@ -49,7 +49,6 @@ class DockerPods:
         self._network, self._holder_image = f"{key}-{value}-{cluster}", f"{key}-{value}/holder"
         self._labels = {key: value, "lab.cluster": cluster, "lab.node": settings.name}
         self._filter = [f"{name}={text}" for name, text in self._labels.items()]
-        self._see_to_network()
 
     def pods(self) -> set[str]:
         """Return the uids of the pods that have containers."""
@@ -59,14 +58,10 @@ class DockerPods:
     def open(self, pod: dict, mounts: list[Mount]) -> str:
         """See to a pod's address, volumes and holder, and return the address."""
         spec, uid = pod["spec"], pod["metadata"]["uid"]
-        own = {_store(one): one for one in mounts if _is_store(one)}
+        own = {_store(one): one.volume for one in mounts if _is_store(one)}
         if own or self._shared(spec):
-            if not self._holder(uid):
-                self._make_holder(pod, own)
-                for mount in own.values():
-                    self._fill(uid, mount.volume, _store(mount))
-            if self._shared(spec):
-                self._api.start(self._holder(uid))
+            self._make_holder(pod, own)
+            self._fill(uid, own)
         if spec.get("hostNetwork"):
             return self._settings.address
         return self._addresses.take(pod)
@@ -83,7 +78,11 @@ class DockerPods:
 
     def write(self, uid: str, volume: Volume) -> None:
         """Write a volume's files anew."""
-        self._fill(uid, volume, volume.store)
+        self._fill(uid, {volume.store: volume})
+
+    def place(self, uid: str, volume: Volume) -> str:
+        """Return nothing: containers have their volumes where they are mounted."""
+        return ""
 
     def ensure_image(self, image: str, policy: str, pulling: Callable[[], None]) -> str:
         """See to an image by the pull policy, and return its id."""
@@ -191,21 +190,17 @@ class DockerPods:
         since: float | None = None,
         timestamps: bool = False,
         limit: int | None = None,
-    ) -> Iterator[bytes]:
-        """Yield what a container has written."""
-        left = math.inf if limit is None else limit
-        for part in self._api.logs(
+    ) -> DockerLog:
+        """Yield what a container has written; ``close`` ends it from any thread."""
+        stream = self._api.logs(
             container,
             stream=True,
             follow=follow,
             tail="all" if tail is None else tail,
             since=since,
             timestamps=timestamps,
-        ):
-            yield part[: int(min(left, len(part)))]
-            left -= len(part)
-            if left <= 0:
-                return
+        )
+        return DockerLog(stream, limit)
 
     def exec(self, container: str, argv: list[str], *, stdin: bool, tty: bool) -> DockerStream:
         """Run a command in a container."""
@@ -246,19 +241,6 @@ class DockerPods:
                 pass
             time.sleep(1)
 
-    def _see_to_network(self) -> None:
-        octet = self._settings.octet
-        pool = docker.types.IPAMPool(f"10.{octet}.0.0/16", gateway=f"10.{octet}.255.254")
-        ipam = docker.types.IPAMConfig(pool_configs=[pool])
-        label = dict([containers.label().split("=")])
-        if self._client.networks.list(names=[self._network]):
-            return
-        try:
-            self._client.networks.create(self._network, ipam=ipam, labels=label)
-        except APIError:
-            if not self._client.networks.list(names=[self._network]):  # another node was faster
-                raise
-
     def _label(self, pod: dict, name: str, attempt: int) -> dict[str, str]:
         meta = pod["metadata"]
         found = {POD: meta["uid"], NAME: name, ATTEMPT: str(attempt)}
@@ -269,49 +251,61 @@ class DockerPods:
     def _shared(self, spec: dict) -> bool:
         return len(spec["containers"]) > 1 and not spec.get("hostNetwork")
 
-    def _holder(self, uid: str) -> str | None:
-        chosen = {"label": [*self._filter, f"{POD}={uid}", f"{NAME}={HOLDER}"]}
-        found = self._api.containers(all=True, filters=chosen)
-        return found[0]["Id"] if found else None
-
-    def _make_holder(self, pod: dict, own: dict[str, Mount]) -> None:
-        if not self._client.images.list(self._holder_image):
-            key, value = containers.label().split("=")
-            program = initramfs.busybox().read_bytes()
-            self._api.import_image_from_data(
-                _archive({"busybox": (program, 0o755)}),
-                repository=self._holder_image,
-                changes=[f"LABEL {key}={value}", 'CMD ["/busybox", "tail", "-f", "/dev/null"]'],
-            )
-        uid = pod["metadata"]["uid"]
-        for store, mount in own.items():
-            kept = mount.volume.kept
-            memory = {"type": "tmpfs", "device": "tmpfs"} if mount.volume.memory else {}
-            labels = self._labels if kept else self._labels | {POD: uid}
-            self._api.create_volume(self._store_name(store), driver_opts=memory, labels=labels)
-        self._client.containers.create(
-            self._holder_image,
-            name=f"k8s_{HOLDER}_{uid}",
-            labels=self._label(pod, HOLDER, 0),
-            mounts=[
-                docker.types.Mount(f"/{store}", self._store_name(store), "volume", no_copy=True)
-                for store in own
+    def _make_holder(self, pod: dict, own: dict[str, Volume]) -> None:
+        uid, temporary = (
+            pod["metadata"]["uid"],
+            docker.types.DriverConfig("local", {"type": "tmpfs", "device": "tmpfs"}),
+        )
+        options = {
+            "name": _holder(uid),
+            "labels": self._label(pod, HOLDER, 0),
+            "mounts": [
+                docker.types.Mount(
+                    f"/{store}",
+                    self._store_name(store),
+                    "volume",
+                    no_copy=True,
+                    labels=self._labels | ({} if volume.kept else {POD: uid}),
+                    driver_config=temporary if volume.memory else None,
+                )
+                for store, volume in own.items()
             ],
-            **(self._network_options(pod) if self._shared(pod["spec"]) else {}),
+        }
+        if self._shared(pod["spec"]):
+            options |= self._network_options(pod)
+        for attempt in range(2):
+            try:
+                self._client.containers.create(self._holder_image, **options)
+            except ImageNotFound:
+                if attempt:
+                    raise
+                self._import_holder()
+            except APIError as problem:
+                if problem.status_code != 409:  # then it is there already
+                    raise
+
+    def _import_holder(self) -> None:
+        self._api.import_image_from_data(
+            _archive({"busybox": (initramfs.busybox().read_bytes(), 0o755)}),
+            repository=self._holder_image,
+            changes=[f"LABEL {containers.label()}", 'CMD ["/busybox", "tail", "-f", "/dev/null"]'],
         )
 
-    def _fill(self, uid: str, volume: Volume, store: str) -> None:
+    def _fill(self, uid: str, own: dict[str, Volume]) -> None:
         """Write files as the kubelet does: a link leads to the folder of the newest version."""
-        if volume.kept:
-            return
-        version = f"{store}/..{time.time_ns()}"
-        files = volume.files or {}
-        content = {f"{version}/{path}": entry for path, entry in files.items()}
-        links = {f"{store}/{path.split('/')[0]}": f"..data/{path.split('/')[0]}" for path in files}
-        if files:
-            links = {f"{store}/..data": version.split("/")[1], **links}
-        archive = _archive(content, links, folder=store)
-        self._api.put_archive(self._holder(uid), "/", archive)
+        folders, files, links = [], {}, {}
+        for store, volume in own.items():
+            if volume.kept:
+                continue
+            folders.append(store)
+            version = f"..{time.time_ns()}"
+            for path, entry in (volume.files or {}).items():
+                files[f"{store}/{version}/{path}"] = entry
+                links[f"{store}/..data"] = version
+                top = path.split("/")[0]
+                links[f"{store}/{top}"] = f"..data/{top}"
+        if folders:
+            self._api.put_archive(_holder(uid), "/", _archive(files, links, folders))
 
     def _store_name(self, store: str) -> str:
         return f"{self._network}-{store}"
@@ -341,7 +335,9 @@ class DockerPods:
         if pod["spec"].get("hostNetwork"):
             return {"network_mode": "host"}
         if self._shared(pod["spec"]):
-            return {"network_mode": f"container:{self._holder(pod['metadata']['uid'])}"}
+            holder = _holder(pod["metadata"]["uid"])
+            self._api.start(holder)  # no error if it runs
+            return {"network_mode": f"container:{holder}"}
         return self._network_options(pod)
 
     def _network_options(self, pod: dict) -> dict:
@@ -384,6 +380,7 @@ class DockerPods:
             "working_dir": container.get("workingDir"),
             "tty": container.get("tty", False),
             "stdin_open": container.get("stdin", False),
+            "detach": not container.get("stdinOnce", False),  # or its input ends with the first
             "privileged": rights.get("privileged", False),
             "read_only": rights.get("readOnlyRootFilesystem", False),
             "cap_add": rights.get("capabilities", {}).get("add"),
@@ -399,6 +396,10 @@ class DockerPods:
         if "cpu" in limits:
             found["nano_cpus"] = int(quantity(limits["cpu"]) * 10**9)
         return found
+
+
+def _holder(uid: str) -> str:
+    return f"k8s_{HOLDER}_{uid}"
 
 
 def _is_file(mount: Mount) -> bool:
@@ -426,13 +427,15 @@ def _one_file(mount: Mount) -> bytes:
 
 
 def _archive(
-    files: dict[str, tuple[bytes, int]], links: dict[str, str] | None = None, folder: str = ""
+    files: dict[str, tuple[bytes, int]],
+    links: dict[str, str] | None = None,
+    folders: Iterable[str] = (),
 ) -> bytes:
-    """Return a tar archive of files, links and one folder for everybody."""
+    """Return a tar archive of folders that everybody may write to, files and links."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
-        if folder:
-            member = tarfile.TarInfo(folder)
+        for name in folders:
+            member = tarfile.TarInfo(name)
             member.type, member.mode = tarfile.DIRTYPE, 0o777
             tar.addfile(member)
         for name, (content, mode) in files.items():

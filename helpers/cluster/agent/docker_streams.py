@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import struct
 from collections.abc import Callable
@@ -57,3 +58,23 @@ class DockerStream:
         """Let go of it."""
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+class DockerLog:
+    """What a container has written, block by block."""
+
+    def __init__(self, given: object, limit: int | None) -> None:
+        """Read the stream that the SDK has given, up to so many bytes."""
+        self._given, self._left = given, math.inf if limit is None else limit
+        self.close = given.close
+
+    def __iter__(self) -> DockerLog:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._left <= 0:
+            raise StopIteration
+        block = next(self._given)
+        block = block[: int(min(self._left, len(block)))]
+        self._left -= len(block)
+        return block

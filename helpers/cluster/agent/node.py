@@ -49,9 +49,8 @@ class Node:
     def run(self) -> None:
         """Register the node and look after its pods, for ever."""
         node = self._register()
-        if self.runtime.kind == "process":
-            text = "Pods are plain processes: they share this machine's files, and have no limits"
-            self.events(node, "NoIsolation", text, kind="Warning")
+        if self.runtime.remark:
+            self.events(node, "NoIsolation", self.runtime.remark, kind="Warning")
         for work in (self._heartbeat, self._listen):
             threading.Thread(target=work, daemon=True).start()
         mine = f"spec.nodeName={self.settings.name}"
@@ -65,11 +64,11 @@ class Node:
                 traceback.print_exc()
 
     def find(self, namespace: str, name: str) -> dict | None:
-        """Return a pod of this node as the API last gave it."""
+        """Return a pod of this node, with the status that was last reported."""
         for worker in list(self._workers.values()):
             meta = worker.pod["metadata"]
             if (meta["namespace"], meta["name"]) == (namespace, name):
-                return worker.pod
+                return {**worker.pod, "status": worker.pod.get("status", {}) | worker.reported}
         return None
 
     def forget(self, uid: str) -> None:

@@ -14,6 +14,7 @@ from helpers.cluster.agent.events import now
 from helpers.cluster.agent.volumes import Volumes
 from helpers.cluster.api import ApiError
 
+TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
 REFRESH = 20  # seconds after which volumes are read again
 POLL = 10  # seconds between two looks at a container that says nothing
 
@@ -33,7 +34,7 @@ class Pod(threading.Thread):
         self.init: list[Container] = []
         self.containers: list[Container] = []
         self.failure: dict = {}
-        self._sent: dict = {}
+        self.reported: dict = {}
         self._refreshed = 0.0
         status = pod.get("status", {})
         self.finished = status.get("phase") in ("Succeeded", "Failed")
@@ -115,6 +116,11 @@ class Pod(threading.Thread):
         self.volumes.load()
         mounts = [mount for one in self._all() for mount in self.volumes.mounts(one.spec)]
         self.address = self.look.address = node.runtime.open(self.pod, mounts)
+        places = {mount.path: node.runtime.place(self.uid, mount.volume) for mount in mounts}
+        places.pop(TOKEN, None)  # every pod has it
+        told = [f"{path} is {place}" for path, place in places.items() if place]
+        if told:
+            node.events(self.pod, "NoMount", ", ".join(told), kind="Warning")
         self._refreshed = time.time()
 
     def _refresh(self) -> None:
@@ -188,9 +194,9 @@ class Pod(threading.Thread):
         if not self.containers and not self.failure:
             return
         status = self._status()
-        if status != self._sent:
+        if status != self.reported:
             self.node.api.patch(f"{self.path}/status", {"status": status}, "strategic-merge")
-            self._sent = status
+            self.reported = status
 
     def _status(self) -> dict:
         phase = self._phase()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import socket
 import ssl
@@ -11,19 +12,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from helpers.cluster import network
 from helpers.cluster.agent.runtime import Runtime
 
 
 class Handler:
     """Carries out what a probe or hook says, for one container."""
 
-    def __init__(self, runtime: Runtime, egress: Path, address: str, spec: dict) -> None:
-        """Ask the container with this specification in the pod with this address."""
-        self._runtime, self._egress, self._address = runtime, egress, address
+    def __init__(self, runtime: Runtime, folder: Path, address: str, spec: dict) -> None:
+        """Ask a container of the pod with this address; the folder is the cluster's."""
+        self._runtime, self._folder, self._address = runtime, folder, address
         self._ports = {port.get("name"): port["containerPort"] for port in spec.get("ports", [])}
 
-    def __call__(self, action: dict, container: str, seconds: float) -> tuple[bool, str]:
-        """Do it and return whether it went well, and what came out."""
+    def __call__(self, action: dict, container: str, seconds: float) -> tuple[bool | None, str]:
+        """Do it and return whether it went well, and what came out.
+
+        While the cluster's network is away nobody can tell: then the first is None.
+        """
         try:
             if "exec" in action:
                 return self._command(action["exec"]["command"], container, seconds)
@@ -37,7 +42,8 @@ class Handler:
         except TimeoutError:
             return False, "context deadline exceeded (timed out while waiting for an answer)"
         except (OSError, http.client.HTTPException) as problem:
-            return False, str(problem)
+            away = getattr(problem, "errno", None) in (errno.ENOENT, errno.ECONNREFUSED)
+            return None if away else False, str(problem)
 
     def _command(self, argv: list[str], container: str, seconds: float) -> tuple[bool, str]:
         command = self._runtime.exec(container, argv, stdin=False, tty=False)
@@ -81,39 +87,7 @@ class Handler:
 
     def _dial(self, action: dict, seconds: float) -> socket.socket:
         host, port = action.get("host") or self._address, self._port(action)
-        own = self._runtime.kind == "process" and host == self._address
-        direct = f"127.{host.partition('.')[2]}" if own else host
-        return dial(self._egress, host, port, seconds, direct)
-
-
-def dial(egress: Path, host: str, port: int, seconds: float, direct: str) -> socket.socket:
-    """Connect to a pod through the cluster's egress, or directly while there is none.
-
-    ``direct`` is where it is then found.
-
-    Raises:
-        OSError: nothing answers there.
-    """
-    link = socket.socket(socket.AF_UNIX)
-    link.settimeout(seconds)
-    try:
-        link.connect(str(egress))
-    except OSError:
-        link.close()
-        return socket.create_connection((direct, port), timeout=seconds)
-    try:
-        link.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            if not (byte := link.recv(1)):
-                break
-            head += byte
-        if b" 200" not in head.split(b"\r\n")[0]:
-            raise ConnectionError(f"dial tcp {host}:{port}: connect: connection refused")
-    except OSError:
-        link.close()
-        raise
-    return link
+        return network.dial(self._folder, host, port, seconds)
 
 
 class Probe(threading.Thread):
@@ -127,7 +101,7 @@ class Probe(threading.Thread):
     def __init__(
         self,
         spec: dict,
-        check: Callable[[float], tuple[bool, str]],
+        check: Callable[[float], tuple[bool | None, str]],
         changed: Callable[[bool, str], None],
         *,
         begin: float,
@@ -161,6 +135,9 @@ class Probe(threading.Thread):
             good, said = self._check(self.spec.get("timeoutSeconds", 1))
             if self._stopped.is_set():
                 return
+            wait = self.spec.get("periodSeconds", 10) - (time.monotonic() - begin)
+            if good is None:
+                continue
             streak, last = (streak + 1 if good == last else 1), good
             before = self.ok, self.failed
             if good and streak >= self.spec.get("successThreshold", 1):
@@ -169,4 +146,3 @@ class Probe(threading.Thread):
                 self.ok, self.failed = False, True
             if not good or before != (self.ok, self.failed):
                 self._changed(good, said)
-            wait = self.spec.get("periodSeconds", 10) - (time.monotonic() - begin)

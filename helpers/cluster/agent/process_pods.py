@@ -42,8 +42,8 @@ class ProcessPods:
     A container's id is ``UID/NAME/ATTEMPT``.
     """
 
-    kind = "process"
-    version = "1"
+    kind, version = "process", "1"
+    remark = "pods are plain processes, which share this machine's files and have no limits"
 
     def __init__(self, folder: Path, cluster: str, settings: Settings) -> None:
         """Begin with nothing running: what an agent before this one has left is ended."""
@@ -58,6 +58,8 @@ class ProcessPods:
         self._folder.mkdir(parents=True, exist_ok=True)
         for uid in self.pods():
             _end_marked(uid)
+        if not _shim():
+            self.remark += "; without a C compiler they share its ports too (listen at $HOST)"
 
     def pods(self) -> set[str]:
         """Return the uids of the pods that have a folder."""
@@ -79,7 +81,7 @@ class ProcessPods:
 
     def write(self, uid: str, volume: Volume) -> None:
         """Write a volume's files anew."""
-        folder = self._place(uid, volume)
+        folder = Path(self.place(uid, volume))
         if not volume.store.startswith("/"):
             folder.mkdir(parents=True, exist_ok=True)
         for name, (content, mode) in (volume.files or {}).items():
@@ -88,6 +90,13 @@ class ProcessPods:
             draft.write_bytes(content)
             draft.chmod(mode)
             draft.replace(path)
+
+    def place(self, uid: str, volume: Volume) -> str:
+        """Return the folder that is a volume."""
+        if volume.store.startswith("/"):
+            return volume.store
+        above = self._kept if volume.kept else self._folder / uid / "volumes"
+        return str(above / volume.store)
 
     def ensure_image(self, image: str, policy: str, pulling: Callable[[], None]) -> str:
         """Look an image up and return its name: nothing can be pulled."""
@@ -107,6 +116,8 @@ class ProcessPods:
             argv = image["command"][:1] + container["args"]
         folder = container.get("workingDir") or image.get("cwd") or str(here)
         whole = self._environment(pod, here) | image.get("env", {}) | env
+        if ports := container.get("ports"):
+            whole.setdefault("PORT", str(ports[0]["containerPort"]))
         log = here / container["name"] / f"{attempt}.log"
         log.parent.mkdir(exist_ok=True)
         log.touch()
@@ -123,7 +134,8 @@ class ProcessPods:
         except OSError as problem:
             state = State(False, 127, False, now(), now(), str(problem))
             self._save(id_, state)
-            raise StartError("RunContainerError", f"failed to start: {problem}") from None
+            text = f'failed to start container "{container["name"]}": {problem}'
+            raise StartError("RunContainerError", text) from None
         self._begun[id_], self._running[id_] = now(), process
         self._env[id_] = whole, folder
         threading.Thread(target=self._keep_log, args=(process, log), daemon=True).start()
@@ -205,6 +217,7 @@ class ProcessPods:
                 if not lines:
                     if not running:
                         return
+                    yield b""
                     time.sleep(0.1)
 
     def exec(self, container: str, argv: list[str], *, stdin: bool, tty: bool) -> Command:
@@ -242,12 +255,6 @@ class ProcessPods:
         if shim := _shim():
             found |= {"LD_PRELOAD": str(shim), "LAB_ADDRESS": own}
         return found
-
-    def _place(self, uid: str, volume: Volume) -> Path:
-        """Return the folder that is a volume."""
-        if volume.store.startswith("/"):
-            return Path(volume.store)
-        return (self._kept if volume.kept else self._folder / uid / "volumes") / volume.store
 
     def _path(self, container: str, suffix: str) -> Path:
         return self._folder / f"{container}{suffix}"

@@ -106,8 +106,10 @@ class Attached:
 
     def read(self) -> tuple[int, bytes] | None:
         """Return the next output, or None at the end."""
-        line = None if self._closed else next(self._lines, None)
-        return None if line is None else (1, line)
+        line = b""
+        while line == b"" and not self._closed:
+            line = next(self._lines, None)
+        return (1, line) if line else None
 
     def exit_code(self) -> int:
         """Return its exit status, once it has ended."""

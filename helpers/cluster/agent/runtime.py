@@ -94,7 +94,7 @@ class Exec(Protocol):
         """Set the size of its terminal in characters."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it; in other threads ``read`` then ends, and ``write`` fails."""
 
 
 class Runtime(Protocol):
@@ -102,6 +102,7 @@ class Runtime(Protocol):
 
     kind: str
     version: str
+    remark: str  # what about its pods is not as elsewhere, or empty
 
     def pods(self) -> set[str]:
         """Return the uids of the pods of which something is there; fails if nothing works."""
@@ -114,6 +115,9 @@ class Runtime(Protocol):
 
     def close(self, uid: str) -> None:
         """Remove everything of a pod."""
+
+    def place(self, uid: str, volume: Volume) -> str:
+        """Return where a volume is if it cannot be where it is mounted, or an empty text."""
 
     def ensure_image(self, image: str, policy: str, pulling: Callable[[], None]) -> str:
         """See to an image by the pull policy, and return its id; raises ImageError.
@@ -151,7 +155,11 @@ class Runtime(Protocol):
         timestamps: bool = False,
         limit: int | None = None,
     ) -> Iterator[bytes]:
-        """Yield what a container has written; ``since`` is in seconds since the epoch."""
+        """Yield what a container has written; ``since`` is in seconds since the epoch.
+
+        So that a reader may leave while it follows a silent container, it has a ``close`` for
+        other threads, or yields nothing (``b""``) now and then.
+        """
 
     def exec(self, container: str, argv: list[str], *, stdin: bool, tty: bool) -> Exec:
         """Run a command in a container."""

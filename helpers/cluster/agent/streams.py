@@ -12,6 +12,7 @@ from pathlib import Path
 from helpers.cluster.agent.runtime import Exec
 
 BLOCK = 32768  # bytes
+MAX_WAITING = 8  # blocks that have arrived and wait for a reader
 OUTPUTS = {1: "stdout", 2: "stderr"}
 WAITING = ThreadPoolExecutor(512, "stream")  # threads are made only when all others wait
 
@@ -34,17 +35,23 @@ class Stream:
         """Make one that sends by a function, which is told whether this is the end."""
         self.headers = headers or {}
         self._send = send
-        self._arrived: asyncio.Queue[bytes] = asyncio.Queue(8)
+        self._arrived: asyncio.Queue[bytes] = asyncio.Queue()
+        self._room = asyncio.Event()
         self._dropped = False
 
     async def put(self, data: bytes) -> None:
         """Take in what the client sent, or with no bytes the end, as soon as there is room."""
+        while self._arrived.qsize() >= MAX_WAITING and not self._dropped:
+            self._room.clear()
+            await self._room.wait()
         if not self._dropped:
-            await self._arrived.put(data)
+            self._arrived.put_nowait(data)
 
     async def read(self) -> bytes:
         """Return the next bytes from the client, or none at the end."""
-        return await self._arrived.get()
+        data = await self._arrived.get()
+        self._room.set()
+        return data
 
     async def write(self, data: bytes) -> None:
         """Send to the client; raises OSError if it has gone."""
@@ -56,12 +63,10 @@ class Stream:
             await self._send(b"", True)
 
     def drop(self) -> None:
-        """Throw away what comes from now on; whoever reads finds the end."""
+        """Throw away what comes from now on; whoever has read the rest finds the end."""
         self._dropped = True
-        if self._arrived.full():
-            while not self._arrived.empty():
-                self._arrived.get_nowait()
         self._arrived.put_nowait(b"")
+        self._room.set()
 
 
 async def command(start: Callable[[], Exec], streams: dict[str, Stream], ends: bool) -> None:
