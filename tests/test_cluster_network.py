@@ -179,6 +179,12 @@ def sh(*words):
     return done.stdout.strip()
 
 
+def exists(api, path):
+    with contextlib.suppress(ApiError):
+        return api.get(path)
+    return None
+
+
 def refused(url):
     try:
         urllib.request.urlopen(url, timeout=5).close()
@@ -371,7 +377,14 @@ def test_an_external_name_leads_on(cluster):
 
 
 def test_the_api_server_and_nodes_reach_pods(cluster):
-    cluster.service("proxied", [cluster.one])
+    until(lambda: exists(cluster.api, f"{DEFAULT}/serviceaccounts/default"))
+    spec = {"nodeName": "n0", "containers": [{"name": "page", "image": "python:3-slim"}]}
+    pod = {"metadata": {"name": "page"}, "spec": {**spec, "automountServiceAccountToken": False}}
+    cluster.api.create(f"{DEFAULT}/pods", pod)
+    status = {"podIP": cluster.one, "podIPs": [{"ip": cluster.one}]}
+    cluster.api.patch(f"{DEFAULT}/pods/page/status", {"status": status})
+    ref = {"kind": "Pod", "namespace": "default", "name": "page"}
+    cluster.service("proxied", [{"ip": cluster.one, "targetRef": ref}])
     at = f"{cluster.api.server}{DEFAULT}/services/proxied:8000/proxy/hello"
     until(lambda: cluster.api._pool.request("GET", at).data == b"pod10 /hello")
     with network.dial(cluster.folder, cluster.two, 8080) as connection:
