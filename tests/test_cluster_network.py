@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import json
 import random
+import shutil
 import socket
 import struct
 import subprocess
@@ -82,6 +83,7 @@ class Cluster:
         control.write_kubeconfig(self.folder / "network.kubeconfig", "net", server, *who)
         network.start(self.folder)
         self.api = Api(self.folder / "kubeconfig")
+        until(lambda: exists(self.api, f"{DEFAULT}/serviceaccounts/default"))
         self.nodes = [f"127.{self.octet}.126.{number}" for number in (1, 2)]
         for number, ip in enumerate(self.nodes):
             self.api.create("/api/v1/nodes", {"metadata": {"name": f"n{number}"}})
@@ -190,16 +192,18 @@ def refused(url):
         urllib.request.urlopen(url, timeout=5).close()
     except urllib.error.URLError as problem:
         return isinstance(problem.reason, ConnectionRefusedError)
+    except ConnectionResetError:  # it was on its way when the last one ceased to be ready
+        return False
     return False
 
 
 @pytest.fixture(scope="module", params=["docker", "process"])
 def cluster(request, shared_home):
-    if request.param == "docker":
-        if not machine.docker_socket() and not machine.qemu():
-            pytest.skip("needs Docker or QEMU")
-        return Cluster(containers.engine().rung)
-    return Cluster("process")
+    if request.param == "docker" and not machine.docker_socket() and not machine.qemu():
+        pytest.skip("needs Docker or QEMU")
+    yield Cluster(containers.engine().rung if request.param == "docker" else "process")
+    assert ledger.down() == []
+    shutil.rmtree(ledger.home() / "clusters")
 
 
 def test_a_node_port_answers_at_every_node_in_turn(cluster):
@@ -377,7 +381,6 @@ def test_an_external_name_leads_on(cluster):
 
 
 def test_the_api_server_and_nodes_reach_pods(cluster):
-    until(lambda: exists(cluster.api, f"{DEFAULT}/serviceaccounts/default"))
     spec = {"nodeName": "n0", "containers": [{"name": "page", "image": "python:3-slim"}]}
     pod = {"metadata": {"name": "page"}, "spec": {**spec, "automountServiceAccountToken": False}}
     cluster.api.create(f"{DEFAULT}/pods", pod)
