@@ -209,7 +209,8 @@ def cluster(request, shared_home):
 def test_a_node_port_answers_at_every_node_in_turn(cluster):
     service = cluster.service("np", [cluster.one, cluster.two], type="NodePort")
     for node in (0, 1):
-        until(lambda node=node: page(cluster.node_port(service, node)))
+        at = cluster.node_port(service, node)
+        until(lambda at=at: page(at) and page(at))  # both servers are up
         said = [page(cluster.node_port(service, node)) for _ in range(4)]
         assert said[:2] == said[2:] and {*said} == {"pod10 /", "pod11 /"}
 

@@ -106,7 +106,7 @@ class Forwarder:
         """
         chosen = {(ip, port): (targets, seconds) for ip, port, targets, seconds in wanted}
         for address in self._ports.keys() - chosen.keys():
-            self._ports.pop(address).close()
+            await self._ports.pop(address).close()
         failed = []
         for address, (targets, seconds) in chosen.items():
             port = self._ports.setdefault(address, _Port(self._dial))
@@ -135,7 +135,7 @@ class _Port:
     async def open(self, address: tuple[str, int]) -> None:
         if self._socket and bool(self._server) == bool(self.targets):
             return
-        self.close()
+        await self.close()
         self._socket = socket.socket()
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -148,8 +148,10 @@ class _Port:
             self._socket.close()
             raise
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._server:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            await asyncio.sleep(0)  # one that has just been accepted still needs the server
             self._server.close()
         elif self._socket:
             self._socket.close()
