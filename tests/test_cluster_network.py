@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import json
 import random
+import shutil
 import socket
 import struct
 import subprocess
@@ -82,6 +83,7 @@ class Cluster:
         control.write_kubeconfig(self.folder / "network.kubeconfig", "net", server, *who)
         network.start(self.folder)
         self.api = Api(self.folder / "kubeconfig")
+        until(lambda: exists(self.api, f"{DEFAULT}/serviceaccounts/default"))
         self.nodes = [f"127.{self.octet}.126.{number}" for number in (1, 2)]
         for number, ip in enumerate(self.nodes):
             self.api.create("/api/v1/nodes", {"metadata": {"name": f"n{number}"}})
@@ -179,27 +181,36 @@ def sh(*words):
     return done.stdout.strip()
 
 
+def exists(api, path):
+    with contextlib.suppress(ApiError):
+        return api.get(path)
+    return None
+
+
 def refused(url):
     try:
         urllib.request.urlopen(url, timeout=5).close()
     except urllib.error.URLError as problem:
         return isinstance(problem.reason, ConnectionRefusedError)
+    except ConnectionResetError:  # it was on its way when the last one ceased to be ready
+        return False
     return False
 
 
 @pytest.fixture(scope="module", params=["docker", "process"])
 def cluster(request, shared_home):
-    if request.param == "docker":
-        if not machine.docker_socket() and not machine.qemu():
-            pytest.skip("needs Docker or QEMU")
-        return Cluster(containers.engine().rung)
-    return Cluster("process")
+    if request.param == "docker" and not machine.docker_socket() and not machine.qemu():
+        pytest.skip("needs Docker or QEMU")
+    yield Cluster(containers.engine().rung if request.param == "docker" else "process")
+    assert ledger.down() == []
+    shutil.rmtree(ledger.home() / "clusters")
 
 
 def test_a_node_port_answers_at_every_node_in_turn(cluster):
     service = cluster.service("np", [cluster.one, cluster.two], type="NodePort")
     for node in (0, 1):
-        until(lambda node=node: page(cluster.node_port(service, node)))
+        at = cluster.node_port(service, node)
+        until(lambda at=at: page(at) and page(at))  # both servers are up
         said = [page(cluster.node_port(service, node)) for _ in range(4)]
         assert said[:2] == said[2:] and {*said} == {"pod10 /", "pod11 /"}
 
@@ -371,7 +382,13 @@ def test_an_external_name_leads_on(cluster):
 
 
 def test_the_api_server_and_nodes_reach_pods(cluster):
-    cluster.service("proxied", [cluster.one])
+    spec = {"nodeName": "n0", "containers": [{"name": "page", "image": "python:3-slim"}]}
+    pod = {"metadata": {"name": "page"}, "spec": {**spec, "automountServiceAccountToken": False}}
+    cluster.api.create(f"{DEFAULT}/pods", pod)
+    status = {"podIP": cluster.one, "podIPs": [{"ip": cluster.one}]}
+    cluster.api.patch(f"{DEFAULT}/pods/page/status", {"status": status})
+    ref = {"kind": "Pod", "namespace": "default", "name": "page"}
+    cluster.service("proxied", [{"ip": cluster.one, "targetRef": ref}])
     at = f"{cluster.api.server}{DEFAULT}/services/proxied:8000/proxy/hello"
     until(lambda: cluster.api._pool.request("GET", at).data == b"pod10 /hello")
     with network.dial(cluster.folder, cluster.two, 8080) as connection:

@@ -105,29 +105,57 @@ class Forwarder:
             Addresses that could not be bound: address, port, number of the error.
         """
         chosen = {(ip, port): (targets, seconds) for ip, port, targets, seconds in wanted}
-        for address, port in [*self._ports.items()]:
-            port.targets, port.seconds = chosen.pop(address, ([], 0))
-            if not port.targets:
-                self._ports.pop(address).server.close()
+        for address in self._ports.keys() - chosen.keys():
+            await self._ports.pop(address).close()
         failed = []
         for address, (targets, seconds) in chosen.items():
-            if targets:
-                port = _Port(self._dial, targets, seconds)
-                try:
-                    port.server = await asyncio.start_server(port.take, *address, backlog=BACKLOG)
-                    self._ports[address] = port
-                except OSError as problem:
-                    failed.append((*address, problem.errno))
+            port = self._ports.setdefault(address, _Port(self._dial))
+            port.targets, port.seconds = targets, seconds
+            try:
+                await port.open(address)
+            except OSError as problem:
+                self._ports.pop(address)
+                failed.append((*address, problem.errno))
         return failed
 
 
 class _Port:
-    server: asyncio.Server
+    """An address that is listened at, or only held while there is no target: it then refuses."""
 
-    def __init__(self, dial: Dial, targets: list, seconds: int) -> None:
-        self._dial, self.targets, self.seconds = dial, targets, seconds
+    targets: list
+    seconds: int
+
+    def __init__(self, dial: Dial) -> None:
+        self._dial = dial
+        self._socket: socket.socket | None = None
+        self._server: asyncio.Server | None = None
         self._turn = itertools.count()
         self._kept: dict[str, tuple[list, float]] = {}
+
+    async def open(self, address: tuple[str, int]) -> None:
+        if self._socket and bool(self._server) == bool(self.targets):
+            return
+        await self.close()
+        self._socket = socket.socket()
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind(address)
+            if self.targets:
+                self._server = await asyncio.start_server(
+                    self.take, sock=self._socket, backlog=BACKLOG
+                )
+        except OSError:
+            self._socket.close()
+            raise
+
+    async def close(self) -> None:
+        if self._server:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            await asyncio.sleep(0)  # one that has just been accepted still needs the server
+            self._server.close()
+        elif self._socket:
+            self._socket.close()
+        self._socket = self._server = None
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -26,6 +26,18 @@ def seconds(service: dict) -> int:
     return given.get("clientIP", {}).get("timeoutSeconds", 10800)
 
 
+def ingress(service: dict) -> list[dict]:
+    """Return the addresses that a LoadBalancer's status names: ``{"ip": address}`` each."""
+    balancer = service.get("status", {}).get("loadBalancer") or {}
+    return [{"ip": one.get("ip", "")} for one in balancer.get("ingress") or []]
+
+
+def addresses(node: dict) -> list[str]:
+    """Return the addresses at which a Node listens."""
+    known = node.get("status", {}).get("addresses") or []
+    return [one["address"] for one in known if one["type"] == "InternalIP"]
+
+
 def names(service: dict, endpoints: dict, local: Callable[[str], str]) -> dict[str, dict]:
     """Return the names that a Service gives, for ``dns.Resolver``.
 
