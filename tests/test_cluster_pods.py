@@ -406,9 +406,9 @@ def test_a_security_context_is_kept(run, containers_only):
 
 
 def test_a_deadline_ends_a_pod(run):
-    name = run("sleep 100", spec={"activeDeadlineSeconds": 1})
+    name = run("sleep 100", spec={"activeDeadlineSeconds": 2})
     assert phase(name, "Failed") == "Failed"
-    until(lambda: "terminated" in first(name)["state"])
+    until(lambda: "running" not in first(name)["state"])
     assert status(name)["reason"] == "DeadlineExceeded"
 
 

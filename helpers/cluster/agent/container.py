@@ -99,45 +99,6 @@ class Container:
         field = f"spec.{'initContainers' if self.init else 'containers'}{{{self.name}}}"
         self.worker.node.events(self.worker.pod, reason, message, kind=kind, container=field)
 
-    def status(self) -> dict:
-        """Return its status as the API has it."""
-        found = {"name": self.name, "image": self.spec["image"], "imageID": "", "lastState": {}}
-        found |= {"ready": self.ready, "restartCount": max(self.attempt, 0)}
-        if not self.init:
-            found["started"] = self.started
-        if self.id:
-            found["containerID"] = f"{self.runtime.kind}://{self.id}"
-            found["imageID"] = f"{self.runtime.kind}://{self.image_id}"
-        if self.last:
-            found["lastState"] = {"terminated": self._ended(*self.last)}
-        if self.running:
-            found["state"] = {"running": {"startedAt": self.state.started}}
-        elif self.waiting or not self.state:
-            begun = "PodInitializing" if self.worker.init else "ContainerCreating"
-            reason, message = self.waiting or (begun, "")
-            found["state"] = {"waiting": {"reason": reason}}
-            if message:
-                found["state"]["waiting"]["message"] = message
-            if self.state:
-                found["lastState"] = {"terminated": self._ended(self.id, self.state)}
-        else:
-            found["state"] = {"terminated": self._ended(self.id, self.state)}
-        return found
-
-    def _ended(self, container: str, state: State) -> dict:
-        reason = "Error" if state.exit_code else "Completed"
-        if state.oom:
-            reason = "OOMKilled"
-        elif state.message:
-            reason = "ContainerCannotRun"
-        found = {"exitCode": state.exit_code, "reason": reason}
-        found["containerID"] = f"{self.runtime.kind}://{container}"
-        found["finishedAt"] = state.finished or None
-        found["startedAt"] = state.started or None
-        if message := state.message or self.said.get(container, ""):
-            found["message"] = message
-        return found
-
     def _adopt(self) -> None:
         """Take over what an agent before this one has started."""
         attempts = self.runtime.containers(self.worker.uid).get(self.name, [])
@@ -169,7 +130,12 @@ class Container:
 
     def _note_end(self) -> None:
         self._quiet()
-        self.said = {self.id: self._last_words()}
+        path = self.spec.get("terminationMessagePath", "/dev/termination-log")
+        said = self.runtime.read(self.id, path)
+        fallback = self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError"
+        if not said and fallback and self.state.exit_code:
+            said = b"".join(self.runtime.logs(self.id, tail=80))[-2048:]
+        self.said = {self.id: said[:4096].decode(errors="replace")}
         begun = seconds(self.state.started) if self.state.started else time.time()
         if time.time() - begun > FORGIVEN:
             self.delay = 0.0
@@ -189,15 +155,6 @@ class Container:
         elif message:
             self.waiting = ("RunContainerError", message)
         self.delay = min(LONGEST, self.delay * 2 or BACK_OFF)
-
-    def _last_words(self) -> str:
-        """Return the termination message: a file, or the end of the log if it has failed."""
-        path = self.spec.get("terminationMessagePath", "/dev/termination-log")
-        said = self.runtime.read(self.id, path)
-        fallback = self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError"
-        if not said and fallback and self.state.exit_code:
-            said = b"".join(self.runtime.logs(self.id, tail=80))[-2048:]
-        return said[:4096].decode(errors="replace")
 
     def _start(self) -> None:
         worker = self.worker

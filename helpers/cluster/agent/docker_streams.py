@@ -6,6 +6,7 @@ import contextlib
 import math
 import socket
 import struct
+import time
 from collections.abc import Callable
 
 
@@ -78,3 +79,54 @@ class DockerLog:
         block = block[: int(min(self._left, len(block)))]
         self._left -= len(block)
         return block
+
+
+class Streams:
+    """The part of ``DockerPods`` that reads from and writes to containers."""
+
+    def logs(
+        self,
+        container: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: float | None = None,
+        timestamps: bool = False,
+        limit: int | None = None,
+    ) -> DockerLog:
+        """Yield what a container has written; ``close`` ends it from any thread."""
+        stream = self._api.logs(
+            container,
+            stream=True,
+            follow=follow,
+            tail="all" if tail is None else tail,
+            since=since,
+            timestamps=timestamps,
+        )
+        return DockerLog(stream, limit)
+
+    def exec(self, container: str, argv: list[str], *, stdin: bool, tty: bool) -> DockerStream:
+        """Run a command in a container."""
+        one = self._api.exec_create(container, argv, stdin=stdin, tty=tty)["Id"]
+
+        def code() -> int:
+            while (found := self._api.exec_inspect(one))["Running"]:
+                time.sleep(0.02)
+            return found["ExitCode"]
+
+        return DockerStream(
+            self._api.exec_start(one, tty=tty, socket=True),
+            tty=tty,
+            code=code,
+            size=lambda width, height: self._api.exec_resize(one, height, width),
+        )
+
+    def attach(self, container: str, *, stdin: bool, tty: bool) -> DockerStream:
+        """Join the streams of a container's own process."""
+        streams = {"stdout": 1, "stderr": 1, "stream": 1, "stdin": int(stdin)}
+        return DockerStream(
+            self._api.attach_socket(container, params=streams),
+            tty=tty,
+            code=lambda: self._api.wait(container)["StatusCode"],
+            size=lambda width, height: self._api.resize(container, height, width),
+        )

@@ -8,6 +8,7 @@ import traceback
 
 import urllib3
 
+from helpers.cluster.agent import status
 from helpers.cluster.agent.container import Container, seconds
 from helpers.cluster.agent.environment import MissingError, References
 from helpers.cluster.agent.events import now
@@ -36,10 +37,10 @@ class Pod(threading.Thread):
         self.failure: dict = {}
         self.reported: dict = {}
         self._refreshed = 0.0
-        status = pod.get("status", {})
-        self.finished = status.get("phase") in ("Succeeded", "Failed")
-        self._begun = status.get("startTime") or now()
-        self._conditions = {one["type"]: one for one in status.get("conditions", [])}
+        known = pod.get("status", {})
+        self.finished = known.get("phase") in ("Succeeded", "Failed")
+        self.begun = known.get("startTime") or now()
+        self.conditions = {one["type"]: one for one in known.get("conditions", [])}
 
     @property
     def grace(self) -> float:
@@ -78,7 +79,8 @@ class Pod(threading.Thread):
             if not self.over:
                 self.wake.wait(pause)
 
-    def _all(self) -> list[Container]:
+    def all(self) -> list[Container]:
+        """Return all its containers, those that come first first."""
         return self.init + self.containers
 
     def _step(self) -> float:
@@ -95,7 +97,7 @@ class Pod(threading.Thread):
                 self.node.events(self.pod, "FailedMount", str(problem), kind="Warning")
                 return 5
         limit = self.pod["spec"].get("activeDeadlineSeconds")
-        deadline = seconds(self._begun) + limit if limit else float("inf")
+        deadline = seconds(self.begun) + limit if limit else float("inf")
         if time.time() >= deadline:
             text = "Pod was active on the node longer than the specified deadline"
             self.fail("DeadlineExceeded", text)
@@ -104,7 +106,7 @@ class Pod(threading.Thread):
         if time.time() - self._refreshed > REFRESH:
             self._refresh()
         self._sync()
-        times = [one.retry for one in self._all() if one.wanted and one.retry > time.time()]
+        times = [one.retry for one in self.all() if one.wanted and one.retry > time.time()]
         return max(0.05, min([*times, deadline, time.time() + POLL]) - time.time())
 
     def _open(self) -> None:
@@ -114,7 +116,7 @@ class Pod(threading.Thread):
         self.containers = [Container(self, one, init=False) for one in spec["containers"]]
         self.volumes = Volumes(self.look, node.settings.rung)
         self.volumes.load()
-        mounts = [mount for one in self._all() for mount in self.volumes.mounts(one.spec)]
+        mounts = [mount for one in self.all() for mount in self.volumes.mounts(one.spec)]
         self.address = self.look.address = node.runtime.open(self.pod, mounts)
         places = {mount.path: node.runtime.place(self.uid, mount.volume) for mount in mounts}
         places.pop(TOKEN, None)  # every pod has it
@@ -154,7 +156,7 @@ class Pod(threading.Thread):
 
     def _stop_all(self) -> None:
         """Stop all containers at once; a shorter grace period that comes meanwhile counts."""
-        running = [one for one in self._all() if one.running]
+        running = [one for one in self.all() if one.running]
         grace = self.grace
         for one in running:
             one.tell("Killing", f"Stopping container {one.name}")
@@ -171,7 +173,7 @@ class Pod(threading.Thread):
     def _end(self) -> None:
         """Stop it, tell the API that it has ended, and remove what is left of it."""
         runtime = self.node.runtime
-        if not self._all() and not self.finished:  # it was never begun, or by another agent
+        if not self.all() and not self.finished:  # it was never begun, or by another agent
             self.volumes = self.look = None
             for attempts in runtime.containers(self.uid).values():
                 for _, container in attempts:
@@ -193,53 +195,7 @@ class Pod(threading.Thread):
         """Send the status to the API if it has changed."""
         if not self.containers and not self.failure:
             return
-        status = self._status()
-        if status != self.reported:
-            self.node.api.patch(f"{self.path}/status", {"status": status}, "strategic-merge")
-            self.reported = status
-
-    def _status(self) -> dict:
-        phase = self._phase()
-        status = {"phase": phase, "hostIP": self.node.settings.address, "startTime": self._begun}
-        status |= self.failure
-        status["conditions"] = self._conditions_for(phase)
-        if self.address:
-            status |= {"podIP": self.address, "podIPs": [{"ip": self.address}]}
-        if self.init:
-            status["initContainerStatuses"] = [one.status() for one in self.init]
-        if self.containers:
-            status["containerStatuses"] = [one.status() for one in self.containers]
-        return status
-
-    def _phase(self) -> str:
-        if self.failure:
-            return "Failed"
-        if self.finished:
-            return "Succeeded" if all(one.succeeded for one in self._all()) else "Failed"
-        begun = all(one.state for one in self.containers)
-        return "Running" if begun else "Pending"
-
-    def _conditions_for(self, phase: str) -> list[dict]:
-        ended = phase in ("Succeeded", "Failed")
-        uninitialized = [one.name for one in self.init if not one.succeeded]
-        unready = [one.name for one in self.containers if not one.ready]
-        if any(one.state for one in self.containers):
-            uninitialized = []
-        found = [self._condition("Initialized", uninitialized, "incomplete", False)]
-        for kind in ("Ready", "ContainersReady"):
-            found.append(self._condition(kind, unready, "unready", ended))
-        return found
-
-    def _condition(self, kind: str, missing: list[str], word: str, ended: bool) -> dict:
-        found = {"type": kind, "status": "False" if missing or ended else "True"}
-        found |= {"reason": None, "message": None}
-        if ended and not self.failure:
-            found["reason"] = "PodCompleted"
-        elif missing:
-            found["reason"] = f"Containers{'NotReady' if word == 'unready' else 'NotInitialized'}"
-            found["message"] = f"containers with {word} status: [{' '.join(missing)}]"
-        old = self._conditions.get(kind, {})
-        changed = old.get("status") != found["status"]
-        found["lastTransitionTime"] = now() if changed else old["lastTransitionTime"]
-        self._conditions[kind] = found
-        return found
+        found = status.of_pod(self)
+        if found != self.reported:
+            self.node.api.patch(f"{self.path}/status", {"status": found}, "strategic-merge")
+            self.reported = found

@@ -13,12 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
 from helpers import machine
+from helpers.cluster.agent import process_logs
 from helpers.cluster.agent.addresses import Addresses
 from helpers.cluster.agent.events import now
 from helpers.cluster.agent.process_streams import Attached, Command
@@ -138,7 +138,7 @@ class ProcessPods:
             raise StartError("RunContainerError", text) from None
         self._begun[id_], self._running[id_] = now(), process
         self._env[id_] = whole, folder
-        threading.Thread(target=self._keep_log, args=(process, log), daemon=True).start()
+        threading.Thread(target=process_logs.keep, args=(process, log), daemon=True).start()
         threading.Thread(target=self._await_end, args=(id_, process), daemon=True).start()
         return id_
 
@@ -184,41 +184,10 @@ class ProcessPods:
         for suffix in (".log", ".json"):
             self._path(container, suffix).unlink(missing_ok=True)
 
-    def logs(
-        self,
-        container: str,
-        *,
-        follow: bool = False,
-        tail: int | None = None,
-        since: float | None = None,
-        timestamps: bool = False,
-        limit: int | None = None,
-    ) -> Iterator[bytes]:
-        """Yield what a process has written."""
-        with open(self._path(container, ".log"), "rb") as file:
-            lines = file.read().splitlines(keepends=True)
-            lines = lines if tail is None else lines[-tail or len(lines) :]
-            first = datetime.fromtimestamp(since or 0, UTC).isoformat().encode()
-            left = float("inf") if limit is None else limit
-            while True:
-                for line in lines:
-                    when, _, text = line.partition(b" ")
-                    if since and when < first:
-                        continue
-                    part = (line if timestamps else text)[: int(min(left, len(line)))]
-                    yield part
-                    left -= len(part)
-                    if left <= 0:
-                        return
-                if not follow:
-                    return
-                running = container in self._running
-                lines = _whole_lines(file)
-                if not lines:
-                    if not running:
-                        return
-                    yield b""
-                    time.sleep(0.1)
+    def logs(self, container: str, **wanted) -> Iterator[bytes]:
+        """Yield what a process has written (see ``runtime.Runtime.logs``)."""
+        log = self._path(container, ".log")
+        return process_logs.read(log, lambda: container in self._running, **wanted)
 
     def exec(self, container: str, argv: list[str], *, stdin: bool, tty: bool) -> Command:
         """Run a command beside a process, with its variables and in its folder."""
@@ -264,12 +233,6 @@ class ProcessPods:
         draft.write_text(json.dumps(asdict(state)))
         draft.replace(self._path(container, ".json"))
 
-    def _keep_log(self, process: subprocess.Popen, log: Path) -> None:
-        with open(log, "ab", buffering=0) as file, process.stdout:
-            for line in process.stdout:
-                when = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-                file.write(when.encode() + b" " + line)
-
     def _await_end(self, container: str, process: subprocess.Popen) -> None:
         code = process.wait()
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -280,13 +243,6 @@ class ProcessPods:
             self._save(container, state)
         self._running.pop(container, None)
         self._ended.put(container.split("/")[0])
-
-
-def _whole_lines(file) -> list[bytes]:
-    begin, data = file.tell(), file.read()
-    end = data.rfind(b"\n") + 1
-    file.seek(begin + end)
-    return data[:end].splitlines(keepends=True)
 
 
 def _end_marked(uid: str) -> None:
