@@ -73,6 +73,9 @@ class Pod(threading.Thread):
             except (ApiError, urllib3.exceptions.HTTPError) as problem:
                 self.gone = self.gone or getattr(problem, "status", 0) == 404
                 pause = 1
+            except OSError as problem:  # the Engine, say, is away
+                print(f"{self.name}: {problem}", flush=True)
+                pause = 1
             except Exception:  # whatever it is, the pod is tried again
                 traceback.print_exc()
                 pause = 1

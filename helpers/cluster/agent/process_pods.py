@@ -144,10 +144,11 @@ class ProcessPods:
 
     def state(self, container: str) -> State:
         """Return what a process does."""
+        running = container in self._running  # asked first: the end is written before it
         told = self._path(container, ".json")
         if told.exists():
             return State(**json.loads(told.read_text()))
-        if container in self._running:
+        if running:
             return State(True, started=self._begun[container])
         return State(False, 137, False, "", now())  # ended with the agent that had started it
 
