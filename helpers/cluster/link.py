@@ -52,7 +52,8 @@ class Link:
     async def _meet(self) -> None:
         """Start the gateway if need be, feed it, and return when it is gone."""
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "helpers.cluster.bridge", str(self._folder)),
+            *(sys.executable, "-W", "ignore:::runpy", "-m", "helpers.cluster.bridge"),
+            str(self._folder),
             stdout=asyncio.subprocess.PIPE,
         )
         *_, port = (await child.communicate())[0].split()

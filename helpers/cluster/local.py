@@ -84,7 +84,7 @@ class Cluster:
             fcntl.flock(lock, fcntl.LOCK_EX)
             here = self.folder / "nodes"
             taken = {json.loads(one.read_text())["index"] for one in here.glob("*/node.json")}
-            index = next(k for k in range(1, 127) if k not in taken)
+            index = next(k for k in range(1, 126) if k not in taken)
             name, facts = name or f"node-{index}", json.loads(_record(self.folder).read_text())
             folder = here / name
             (folder / "pods").mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def start(folder: Path) -> None:
     if not token.exists():
         token.touch(0o600)
         token.write_text(secrets.token_hex(16))
-    program = [sys.executable, "-m", "helpers.cluster.network", str(folder)]
+    program = [sys.executable, "-W", "ignore:::runpy", "-m", "helpers.cluster.network", str(folder)]
     ledger.spawn(
         f"network of {folder.name}",
         [*AGAIN, *program],
