@@ -2,8 +2,8 @@
 
     python tests/binder_pod.py [NOTEBOOK…]
 
-User 1000, no new privileges, Docker's default seccomp profile, one processor, 2 GB and no network;
-no Docker inside. It has this machine's programs, read-only, and what ``binder/postBuild`` prepares.
+User 1000, no new privileges, Docker's default seccomp profile, one processor, 2 GB (or what
+``POD_MEMORY`` says, such as ``1g``) and no network; no Docker inside. It has this machine's programs, read-only, and what ``binder/postBuild`` prepares.
 What differs from the real pod: the programs are not Ubuntu's, and no hub stands in front.
 
 It needs this machine's Docker Engine and the right to use it.
@@ -24,7 +24,7 @@ FILES = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROO
                        capture_output=True, check=True).stdout.split()  # fmt: skip
 SYSTEM = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives", "/etc/ssl"]
 HOME = "/home/jovyan"  # in the container, as on Binder
-LIMITS = "--user 1000:1000 --security-opt no-new-privileges --cap-drop ALL --cpus 1 --memory 2g"
+LIMITS = "--user 1000:1000 --security-opt no-new-privileges --cap-drop ALL --cpus 1"
 
 
 def main() -> int:
@@ -62,12 +62,13 @@ def _command(home: Path, notebooks: list[str]) -> list[str]:
         "PATH": f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     }
     run = ["docker", "run", "--rm", "--label", containers.label(), "--network", "none"]
+    run += ["--memory", os.environ.get("POD_MEMORY", "2g")]
     run += [*LIMITS.split(), *mounts, f"--volume={home}:{HOME}", "--tmpfs", "/tmp:mode=1777"]
     run += [word for name, value in settings.items() for word in ("--env", f"{name}={value}")]
     tests = "python -m pytest -p no:cacheprovider --durations=5 --nbval-lax --nbval-current-env"
     shell = f'python -m helpers doctor; {tests} "$@" && python -m helpers down'
     names = notebooks or [f"notebooks/{name}" for name in sorted(os.listdir(ROOT / "notebooks"))
-                          if name[:2] in ("00", "01", "02", "03", "07", "08")]  # fmt: skip
+                          if name[:2] in ("00", "01", "02", "03", "07", "08", "09")]  # fmt: skip
     return [*run, "--workdir", f"{HOME}/course", image, "sh", "-c", shell, "sh", *names]
 
 
