@@ -3,7 +3,8 @@
     python tests/binder_pod.py [NOTEBOOK…]
 
 User 1000, no new privileges, Docker's default seccomp profile, one processor, 2 GB (or what
-``POD_MEMORY`` says, such as ``1g``) and no network; no Docker inside. It has this machine's programs, read-only, and what ``binder/postBuild`` prepares.
+``POD_MEMORY`` says, such as ``1g``) and no network; no Docker inside. It has this machine's
+programs, read-only, and what ``binder/postBuild`` prepares.
 What differs from the real pod: the programs are not Ubuntu's, and no hub stands in front.
 
 It needs this machine's Docker Engine and the right to use it.
