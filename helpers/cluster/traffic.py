@@ -46,9 +46,7 @@ def traffic(url: str, rate: float = 200, clients: int = 8) -> Iterator[list[tupl
             rows.append((asked - begin, ask()))
             due = max(due + clients / rate, asked)
 
-    threads = [
-        threading.Thread(target=send, args=(k / rate,), daemon=True) for k in range(clients)
-    ]
+    threads = [threading.Thread(target=send, args=(k / rate,), daemon=True) for k in range(clients)]
     for thread in threads:
         thread.start()
     try:
