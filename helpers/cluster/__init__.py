@@ -4,6 +4,7 @@ from helpers.cluster.images import image
 from helpers.cluster.ladder import running, start, use
 from helpers.cluster.local import Cluster, ClusterError, create, find
 from helpers.cluster.programs import ProgramError
+from helpers.cluster.traffic import traffic
 
 __all__ = [
     "Cluster",
@@ -14,5 +15,6 @@ __all__ = [
     "image",
     "running",
     "start",
+    "traffic",
     "use",
 ]
