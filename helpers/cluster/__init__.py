@@ -1,7 +1,7 @@
 """Kubernetes: a cluster that always answers, its nodes, and the ways to them."""
 
 from helpers.cluster.images import image
-from helpers.cluster.ladder import running, start, use
+from helpers.cluster.ladder import provide_command, running, start, use
 from helpers.cluster.local import Cluster, ClusterError, create, find
 from helpers.cluster.programs import ProgramError
 from helpers.cluster.traffic import traffic
@@ -13,6 +13,7 @@ __all__ = [
     "create",
     "find",
     "image",
+    "provide_command",
     "running",
     "start",
     "traffic",

@@ -15,8 +15,8 @@ from helpers.cluster.local import Cluster, ClusterError
 INSTRUCTION = re.compile(r"^(FROM|ENV|CMD|ENTRYPOINT)\s+(.+)$", re.IGNORECASE)
 
 
-def image(name: str, folder: Path) -> str:
-    """Build an image that the nodes of this LAB_HOME's cluster can run, and return its full name.
+def image(name: str, folder: Path, of: Cluster | None = None) -> str:
+    """Build an image that the nodes of a cluster can run, and return its full name.
 
     Where pods are containers that is ``docker build``. Where they are processes, there is nothing
     to run an image: a copy of the folder is kept, with what its Dockerfile says to start in it.
@@ -24,13 +24,14 @@ def image(name: str, folder: Path) -> str:
     Args:
         name: name and tag, such as ``web-api:1``; the full name says whose it is.
         folder: the build context, with a Dockerfile.
+        of: the cluster; that of this LAB_HOME if None.
 
     Raises:
         ClusterError: no cluster runs, or the image cannot be built; the message says why.
     """
     from helpers import containers
 
-    found = running()
+    found = of or running()
     if not found:
         raise ClusterError("No cluster runs. Start one first: cluster.start()")
     name = f"{containers.label().replace('=', '-')}/{name}"
