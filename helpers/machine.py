@@ -446,11 +446,11 @@ def _kubernetes_part() -> Part:
         return Part(part, "none", "nothing: read the saved outputs", best.why, best.command)
     rung, why = pods()
     kinds = {
-        "docker": "containers of this machine's Docker Engine",
+        "docker": "containers of this machine's Engine",
         "docker in a VM": "containers in our virtual machine",
-        "process": "plain processes, without isolation",
+        "process": "plain processes, not isolated",
     }
-    real = f"a real control plane; nodes are a small agent of ours, pods are {kinds[rung]}"
+    real = f"a real control plane, nodes of ours; pods are {kinds[rung]}"
     return Part(part, rung, real, best.why if rung == "docker" else why, best.command)
 
 
