@@ -13,8 +13,6 @@ import contextlib
 import copy
 import gzip
 import ipaddress
-import random
-import socket
 import threading
 from pathlib import Path
 
@@ -55,21 +53,6 @@ REFUSED = (
     "echo 'The user data was not run: only scripts are, whose first line begins with #!"
     " (cloud-config is not read here).'"
 )
-
-
-def free_address() -> str:
-    """Return a loopback address of its own for an instance; where there is but one, 127.0.0.1.
-
-    All of 127.0.0.0/8 is loopback on Linux, so that each instance has every port to itself.
-    """
-    parts = [random.SystemRandom().randrange(1, 255) for _ in range(3)]
-    address = "127." + ".".join(map(str, parts))
-    with socket.socket() as trial:
-        try:
-            trial.bind((address, 0))
-            return address
-        except OSError:
-            return "127.0.0.1"
 
 
 def decoded(user_data) -> bytes:

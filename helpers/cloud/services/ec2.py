@@ -24,6 +24,7 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.responses import EC2Response
 from moto.ec2.responses import instances as requests
 
+from helpers import machine
 from helpers.cloud import calls
 from helpers.cloud.calls import Call, Refusal
 from helpers.cloud.instances import (
@@ -31,7 +32,6 @@ from helpers.cloud.instances import (
     MOST_PORTS,
     Instance,
     decoded,
-    free_address,
     most_memory,
     opened,
 )
@@ -259,6 +259,6 @@ requests.parse_user_data = lambda data: _user_data(
 )
 _name = interfaces.generate_dns_from_ip
 interfaces.generate_dns_from_ip = lambda ip, *kind: ip if ip[:4] == "127." else _name(ip, *kind)
-interfaces.random_public_ip = elastic_ip_addresses.random_ip = free_address
+interfaces.random_public_ip = elastic_ip_addresses.random_ip = machine.loopback_address
 ec2_backends.backend = Backend
 calls.CHECKS.append(check)
