@@ -1,5 +1,6 @@
 """A cluster as a learner has it: it starts, survives what dies, and leaves nothing."""
 
+import json
 import os
 import subprocess
 import sys
@@ -45,6 +46,22 @@ def test_a_second_node_joins_and_leaves(lab):  # noqa: F811
     lab.remove_node(name)
     assert name not in kubectl("get", "nodes")
     assert lab.nodes() == ["node-1"]
+
+
+def test_process_pods_find_what_the_course_has_installed(lab, monkeypatch, tmp_path):  # noqa: F811
+    if lab.rung != "process":
+        pytest.skip("a container has its own programs")
+    (tmp_path / "Dockerfile").write_text('FROM x\nCMD ["gunicorn", "--version"]\n')
+    image = cluster.image("server:1", tmp_path)
+    with monkeypatch.context() as patch:  # as for one who has not activated the environment
+        patch.setenv("PATH", "/usr/bin:/bin")
+        node = lab.add_node()
+    lab.wait_ready(node)
+    where = {"spec": {"nodeName": node}}
+    options = ["--restart=Never", f"--overrides={json.dumps(where)}"]
+    kubectl("run", "server", f"--image={image}", *options)
+    until(lambda: "Completed" in kubectl("get", "pod", "server"))
+    lab.remove_node(node)
 
 
 def test_strangers_are_not_answered(lab):  # noqa: F811

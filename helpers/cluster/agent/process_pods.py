@@ -9,6 +9,7 @@ import queue
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -215,11 +216,9 @@ class ProcessPods:
     def _environment(self, pod: dict, here: Path) -> dict[str, str]:
         meta, address = pod["metadata"], self._addresses.take(pod)
         own = "127" + address[address.index(".") :]
-        found = {
-            name: os.environ[name]
-            for name in ("PATH", "LANG", "LAB_LEDGER_ID")
-            if name in os.environ
-        }
+        found = {name: os.environ[name] for name in ("LANG", "LAB_LEDGER_ID") if name in os.environ}
+        # What the course has installed is there as in an image, whoever has started the node.
+        found["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         found |= {"HOME": str(here), "HOSTNAME": meta["name"], MARK: meta["uid"]}
         found |= {"POD_IP": own, "HOST": own, "PYTHONUNBUFFERED": "1"}
         if shim := _shim():
