@@ -118,9 +118,11 @@ class Pod(threading.Thread):
         self.init = [Container(self, one, init=True) for one in spec.get("initContainers", [])]
         self.containers = [Container(self, one, init=False) for one in spec["containers"]]
         self.volumes = Volumes(self.look, node.settings.rung)
-        self.volumes.load()
+        loaded = self.volumes.load()
         mounts = [mount for one in self.all() for mount in self.volumes.mounts(one.spec)]
         self.address = self.look.address = node.runtime.open(self.pod, mounts)
+        for volume in loaded:
+            self.volumes.wrote(volume)
         places = {mount.path: node.runtime.place(self.uid, mount.volume) for mount in mounts}
         places.pop(TOKEN, None)  # every pod has it
         told = [f"{path} is {place}" for path, place in places.items() if place]
@@ -134,6 +136,7 @@ class Pod(threading.Thread):
         try:
             for volume in self.volumes.load():
                 self.node.runtime.write(self.uid, volume)
+                self.volumes.wrote(volume)
         except MissingError as problem:
             self.node.events(self.pod, "FailedMount", str(problem), kind="Warning")
 

@@ -18,25 +18,26 @@ class Volumes:
         self._look, self._rung = look, rung
         self._tokens: dict[str, tuple[float, bytes]] = {}
         self.known: dict[str, Volume] = {}
+        self._written: dict[str, Files] = {}
 
     def load(self) -> list[Volume]:
-        """Read all volumes anew, and return those of files whose content has changed.
+        """Read all volumes anew, and return those of files that have to be written.
 
         Raises:
             MissingError: something that one refers to is not there; the message names both.
         """
-        changed = []
         for spec in self._look.pod["spec"].get("volumes", []):
             try:
-                volume = self._volume(spec)
+                self.known[spec["name"]] = self._volume(spec)
             except MissingError as problem:
                 text = f'MountVolume.SetUp failed for volume "{spec["name"]}" : {problem}'
                 raise MissingError(text) from None
-            old = self.known.get(spec["name"])
-            if old and volume.files != old.files:
-                changed.append(volume)
-            self.known[spec["name"]] = volume
-        return changed
+        with_files = [one for one in self.known.values() if one.files is not None]
+        return [one for one in with_files if one.files != self._written.get(one.store)]
+
+    def wrote(self, volume: Volume) -> None:
+        """Take note that a volume's files have been written."""
+        self._written[volume.store] = volume.files
 
     def mounts(self, container: dict) -> list[Mount]:
         """Return where a container has them."""
