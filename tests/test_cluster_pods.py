@@ -262,7 +262,7 @@ def test_a_mounted_config_map_is_kept_up_to_date(run, config, containers_only):
     )
     phase(name, "Running")
     kubectl("patch", "configmap", "conf", "-p", json.dumps({"data": {"a.txt": "two"}}))
-    assert phase(name, "Succeeded", "Failed") == "Succeeded"
+    assert phase(name, "Succeeded", "Failed") == "Succeeded", status(name)
 
 
 def test_a_claim_outlives_its_pods(run, containers_only):

@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from pathlib import Path
 
 NAMESPACES = {  # flags of unshare(2), from linux/sched.h
@@ -76,9 +77,16 @@ class Group:
             (folder / "cgroup.procs").write_text(str(pid))
 
     def remove(self) -> None:
-        """Remove the group once its processes have ended."""
+        """Remove the group once its processes have ended, which takes the kernel a moment."""
+        deadline = time.monotonic() + 5
         for folder in {self.memory_folder, self.cpu_folder}:
-            folder.rmdir()
+            while folder.exists():
+                try:
+                    folder.rmdir()
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.01)
 
 
 def become_root_inside() -> None:
