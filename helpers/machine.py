@@ -165,6 +165,15 @@ def loopback_address() -> str:
             return "127.0.0.1"
 
 
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
 @once
 def qemu() -> Path | None:
     """Return the QEMU program for this course's machines (x86-64), or None."""

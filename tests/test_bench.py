@@ -127,7 +127,7 @@ def test_port_in_use(port):
 
 
 def test_nobody_answers(port):
-    unused = bench.places._free_port()
+    (unused,) = machine.free_ports(1)
     done = run("load", "127.0.0.1", unused, 0.1)
     assert done.returncode == 1
     assert str(unused) in done.stderr and done.stderr.count("\n") == 1

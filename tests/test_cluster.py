@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -144,7 +143,6 @@ def test_a_cluster_whose_machine_was_switched_off_is_made_anew(home, monkeypatch
                     process.kill()
             except (psutil.Error, OSError):
                 continue
-    time.sleep(0)
     assert cluster.running() is None
     cluster.start()
     assert "node-1" in kubectl("get", "nodes")

@@ -21,6 +21,7 @@ from pathlib import Path
 from helpers import containers, ledger, vm
 from helpers.bench.build import BenchError, binary
 from helpers.containers import scratch
+from helpers.machine import free_ports
 
 
 def sh(line: str) -> str:
@@ -86,7 +87,7 @@ def memory_mb(places: list[Place]) -> float:
 @contextlib.contextmanager
 def process() -> Iterator[Place]:
     """Run it as an ordinary process."""
-    port = _free_port()
+    (port,) = free_ports(1)
     server, entry = ledger.spawn("benchmark server", [str(binary()), "serve", str(port)])
     try:
         yield Place("process", port, bench, str(ledger.home()), lambda: [server.pid])
@@ -97,7 +98,7 @@ def process() -> Iterator[Place]:
 @contextlib.contextmanager
 def namespaces() -> Iterator[Place]:
     """Run it in a container from scratch, with the network of what is around it."""
-    box, port = _box(), _free_port()
+    box, (port,) = _box(), free_ports(1)
     address = f"{'0.0.0.0' if box.machine else '127.0.0.1'}:{port}"
     code = "import os, sys, namespaces as n; words = sys.argv[1:];"
     code += "sys.exit(n.run(words[0], words[1:], own_network=False, env=os.environ))"
@@ -128,7 +129,7 @@ def namespaces() -> Iterator[Place]:
 @contextlib.contextmanager
 def docker() -> Iterator[Place]:
     """Run it in a Docker container that holds nothing else; its disk is a volume."""
-    engine, port = containers.engine(), _free_port()
+    engine, (port,) = containers.engine(), free_ports(1)
     inside = [found for found in vm.running() if engine.rung != "docker" and found.name == "docker"]
     shell = (lambda line: inside[0].run(line).stdout) if inside else sh
 
@@ -255,11 +256,6 @@ def _output(program: str, status: int, output: str, errors: str) -> str:
         last = (errors.strip().splitlines() or [f"status {status}"])[-1]
         raise BenchError(f"{Path(program).name} failed: {last}")
     return output
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def _boot(**options) -> vm.VM:

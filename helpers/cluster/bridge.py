@@ -128,7 +128,7 @@ def _used(network: ipaddress.IPv4Network) -> str:
 def _name(cluster: str) -> str:
     from helpers import containers
 
-    return containers.label().replace("=", "-") + f"-{cluster}"
+    return f"{containers.prefix()}-{cluster}"
 
 
 def _docker(*words: str, **options) -> subprocess.CompletedProcess:

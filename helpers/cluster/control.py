@@ -6,13 +6,12 @@ import base64
 import contextlib
 import json
 import os
-import socket
 import time
 from pathlib import Path
 
 import urllib3
 
-from helpers import ledger
+from helpers import ledger, machine
 from helpers.cluster import programs, versions
 from helpers.cluster.api import Api, ApiError
 from helpers.containers.certificates import Authority
@@ -43,15 +42,6 @@ class ControlError(RuntimeError):
     """A control plane does not start; the message says what its log says."""
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
 def start(folder: Path, name: str, octet: int, webhook: str = "") -> dict:
     """Start a control plane and wait until its API answers.
 
@@ -68,8 +58,8 @@ def start(folder: Path, name: str, octet: int, webhook: str = "") -> dict:
         ControlError: it does not start.
         ProgramError: its programs cannot be had.
     """
-    found, port = programs.find(), _start_etcd(folder, name)
-    etcd, (api_port,) = port, free_ports(1)
+    found, etcd = programs.find(), _start_etcd(folder, name)
+    (port,) = machine.free_ports(1)
     authority, certs = Authority(folder), folder / "certs"
     inside = (f"10.{octet}.128.1", f"10.{octet}.127.1", "127.0.0.1")
     names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost")
@@ -77,20 +67,20 @@ def start(folder: Path, name: str, octet: int, webhook: str = "") -> dict:
     authority.issue(certs / "kubelet-client", "kube-apiserver", "system:masters")
     authority.issue(certs / "service-accounts", "service accounts")
     (folder / "egress.yaml").write_text(EGRESS)
-    server = f"https://127.0.0.1:{api_port}"
+    server = f"https://127.0.0.1:{port}"
     for user in ("kubeconfig", "network.kubeconfig"):
         who = (user.removesuffix("kubeconfig").strip(".") or "admin", "system:masters")
         write_kubeconfig(folder / user, name, server, authority, *who)
     for part, user in PARTS.items():
         if user:
             write_kubeconfig(certs / f"{part}.kubeconfig", name, server, authority, user)
-    options = _options(folder, octet, etcd, api_port, webhook)
+    options = _options(folder, octet, etcd, port, webhook)
     for part in PARTS:
         command = [*found.commands[part], *options[part], *versions.flags(part, found.version)]
         _spawn(folder, f"{part} of {name}", part, command)
         if part == "kube-apiserver":  # the others would look for it for seconds
             _wait(folder, name)
-    return {"port": api_port, "release": found.release}
+    return {"port": port, "release": found.release}
 
 
 def write_kubeconfig(
@@ -129,7 +119,7 @@ def write_kubeconfig(
 
 def _start_etcd(folder: Path, name: str) -> int:
     """Start the database, which answers nobody without a certificate, and return its port."""
-    port, peers = free_ports(2)
+    port, peers = machine.free_ports(2)
     pair = Authority(folder).issue(folder / "certs/etcd", "etcd", addresses=("127.0.0.1",))
     certificate, key = map(str, pair)
     clients, peer = f"https://127.0.0.1:{port}", f"https://127.0.0.1:{peers}"
@@ -226,8 +216,3 @@ def _wait(folder: Path, name: str, seconds: float = 60) -> None:
             why = (wrong or said or ["nothing in its log"])[-1]
             raise ControlError(f"The API of {name} does not answer after {seconds} s: {why}")
         time.sleep(0.05)
-
-
-def version(folder: Path) -> str:
-    """Return what version the API says it is, such as ``v1.20.2``."""
-    return Api(folder / "kubeconfig").get("/version")["gitVersion"]

@@ -6,11 +6,10 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
 from pathlib import Path
 
 from helpers.cluster.ladder import running
-from helpers.cluster.local import Cluster, ClusterError
+from helpers.cluster.local import Cluster, ClusterError, run
 
 INSTRUCTION = re.compile(r"^(FROM|ENV|CMD|ENTRYPOINT)\s+(.+)$", re.IGNORECASE)
 
@@ -34,17 +33,17 @@ def image(name: str, folder: Path, of: Cluster | None = None) -> str:
     found = of or running()
     if not found:
         raise ClusterError("No cluster runs. Start one first: cluster.start()")
-    name = f"{containers.label().replace('=', '-')}/{name}"
+    name = f"{containers.prefix()}/{name}"
     if found.rung == "process":
         _keep(found, name, Path(folder))
         return name
     containers.engine()
     containers.image("python:3-slim")
     words = ["docker", "build", "-q", "--label", containers.label(), "-t", name, str(folder)]
-    _run(words, f"{name} could not be built")
+    run(words, f"{name} could not be built")
     if found.rung == "kind":
-        ours = ["--name", containers.label().replace("=", "-")]
-        _run(["kind", "load", "docker-image", name, *ours], "kind did not take the image")
+        words = ["kind", "load", "docker-image", name, "--name", containers.prefix()]
+        run(words, "kind did not take the image")
     return name
 
 
@@ -76,10 +75,3 @@ def _starts(dockerfile: Path) -> dict:
             command[word] = json.loads(rest) if rest.startswith("[") else ["sh", "-c", rest]
     env.pop("PATH", None)  # there is another file system around it
     return {"command": [*command.get("ENTRYPOINT", []), *command.get("CMD", [])], "env": env}
-
-
-def _run(words: list[str], problem: str) -> None:
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise ClusterError(f"{problem}: {last}")

@@ -10,7 +10,7 @@ import subprocess
 
 from helpers import ledger, machine
 from helpers.cluster import local, programs
-from helpers.cluster.local import Cluster, ClusterError
+from helpers.cluster.local import Cluster, ClusterError, run
 
 NAME = "lab"
 
@@ -20,7 +20,7 @@ def start(nodes: int = 1) -> Cluster:
 
     It is shared by all notebooks and terminals of this LAB_HOME. ``LAB_KUBE_CONTEXT`` names a
     context of the learner's own: then everything goes into a namespace that is removed again.
-    ``LAB_CLUSTER=kind`` or ``ours`` forces one of the other two.
+    Otherwise it is kind where that works, unless ``LAB_CLUSTER=ours`` is set, or one of our own.
 
     Sets ``KUBECONFIG`` and, where the machine has no ``kubectl``, ``PATH``.
 
@@ -86,9 +86,13 @@ def _lend(rung: str, namespace: str, stop: list[str], alive: list[str]) -> Clust
 
 def _context(context: str) -> Cluster:
     """Borrow a cluster that the learner has named; only a namespace of ours is touched."""
+    from helpers import containers
+
     provide_command()
-    config = _kubectl("config", "view", "--minify", "--flatten", "--raw", "--context", context)
-    namespace = _our_name()
+    problem = "The context that LAB_KUBE_CONTEXT names cannot be used"
+    view = ["config", "view", "--minify", "--flatten", "--raw", "--context", context]
+    config = run(["kubectl", *view], problem)
+    namespace = containers.prefix()
     kubeconfig = str(ledger.home() / "clusters" / NAME / "kubeconfig")
     there = ["kubectl", "--kubeconfig", kubeconfig]
     alive = [*there, "get", "namespace", namespace, "--ignore-not-found", "-o", "name"]
@@ -96,13 +100,15 @@ def _context(context: str) -> Cluster:
     found = _lend("existing context", namespace, stop, alive)
     found.kubeconfig.touch(mode=0o600)
     found.kubeconfig.write_text(config)
-    _kubectl(*there[1:], "config", "set-context", "--current", "--namespace", namespace)
-    _kubectl(*there[1:], "create", "namespace", namespace)
+    run([*there, "config", "set-context", "--current", "--namespace", namespace], problem)
+    run([*there, "create", "namespace", namespace], problem)
     return found
 
 
 def _kind(nodes: int) -> Cluster:
-    name, address = _our_name(), machine.docker_socket()
+    from helpers import containers
+
+    name, address = containers.prefix(), machine.docker_socket()
     os.environ["DOCKER_HOST"] = address
     label = f"label=io.x-k8s.kind.cluster={name}"
     alive = ["docker", "--host", address, "ps", "-aq", "--filter", label]
@@ -125,18 +131,3 @@ def _kind(nodes: int) -> Cluster:
         )
     print("done.", flush=True)
     return found
-
-
-def _our_name() -> str:
-    """Return a name for what is ours among what is not."""
-    from helpers import containers
-
-    return containers.label().replace("=", "-")
-
-
-def _kubectl(*words: str) -> str:
-    done = subprocess.run(["kubectl", *words], capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise ClusterError(f"The context that LAB_KUBE_CONTEXT names cannot be used: {last}")
-    return done.stdout

@@ -51,6 +51,11 @@ class Cluster:
         return self.rung in ("docker", "docker in a VM", "process")
 
     @property
+    def facts(self) -> dict:
+        """What is written down of one of ours: ``octet``, the API's ``port``, its ``release``."""
+        return json.loads(_record(self.folder).read_text())
+
+    @property
     def api(self) -> Api:
         """Its API, as its administrator."""
         return Api(self.kubeconfig)
@@ -85,7 +90,7 @@ class Cluster:
             here = self.folder / "nodes"
             taken = {json.loads(one.read_text())["index"] for one in here.glob("*/node.json")}
             index = next(k for k in range(1, 126) if k not in taken)
-            name, facts = name or f"node-{index}", json.loads(_record(self.folder).read_text())
+            name, facts = name or f"node-{index}", self.facts
             folder = here / name
             (folder / "pods").mkdir(parents=True, exist_ok=True)
             settings = Settings(
@@ -118,9 +123,9 @@ class Cluster:
         Raises:
             ClusterError: one is not within so many seconds; the message ends with its log.
         """
-        deadline = time.monotonic() + seconds
+        deadline, api = time.monotonic() + seconds, self.api
         for name in names:
-            while not _ready(self.api, name):
+            while not _ready(api, name):
                 if time.monotonic() > deadline:
                     log = (self.folder / "nodes" / name / "agent.log").read_text(errors="replace")
                     said = (log.strip().splitlines() or ["nothing"])[-1]
@@ -184,9 +189,8 @@ def create(name: str, *, webhook: str = "", rung: str = "") -> Cluster:
 
         containers.engine()
     try:
-        octet = _prepare(found)
-        facts = control.start(folder, name, octet, webhook)
-        about = {"name": name, "rung": found.rung, "octet": octet, **facts}
+        about = _prepare(found)
+        about |= control.start(folder, name, about["octet"], webhook)
         _record(folder).write_text(json.dumps(about))
         network.start(folder)
     except BaseException:
@@ -210,19 +214,32 @@ def find(name: str) -> Cluster | None:
     return None
 
 
+def run(words: list[str], problem: str) -> str:
+    """Run a command and return what it prints.
+
+    Raises:
+        ClusterError: it fails; the message is the problem and the last line that it says.
+    """
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise ClusterError(f"{problem}: {last}")
+    return done.stdout
+
+
 def _record(folder: Path) -> Path:
     return folder / "cluster.json"
 
 
-def _prepare(found: Cluster) -> int:
-    """Return a free range of addresses, in which the cluster's pods can talk."""
+def _prepare(found: Cluster) -> dict:
+    """Find a free range of addresses, in which the cluster's pods can talk, and write it down."""
     problem = None
     for octet in random.SystemRandom().sample(range(64, 250), 20):
         about = {"name": found.name, "rung": found.rung, "octet": octet}
         _record(found.folder).write_text(json.dumps(about))
         try:
             network.prepare(found.folder, octet, found.name)
-            return octet
+            return about
         except network.NetworkError as refused:
             if not refused.taken:
                 raise ClusterError(str(refused)) from None

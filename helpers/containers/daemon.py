@@ -33,6 +33,11 @@ def label() -> str:
     return "lab=" + hashlib.sha256(str(ledger.home()).encode()).hexdigest()[:10]
 
 
+def prefix() -> str:
+    """Return what names of this learner's things begin with where they meet those of others."""
+    return label().replace("=", "-")
+
+
 def engine() -> Engine:
     """Make sure that a Docker Engine answers, point this process at it and return it.
 

@@ -102,7 +102,7 @@ class Cluster:
 
     def _described(self) -> dict:
         release = self.api.get("/version")["gitVersion"]  # v1.20.2
-        octet = json.loads((self.local.folder / "cluster.json").read_text())["octet"]
+        octet = self.local.facts["octet"]
         authority = base64.b64encode((self.local.folder / "ca.pem").read_bytes()).decode()
         issuer = self.api.get("/.well-known/openid-configuration")["issuer"]
         return {

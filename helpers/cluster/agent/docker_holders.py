@@ -24,7 +24,7 @@ class Holders:
     def __init__(self, client: docker.DockerClient, stem: str) -> None:
         """Use an Engine; names of volumes begin with ``stem``."""
         self._client, self._stem = client, stem
-        self._image = containers.label().replace("=", "-") + "/holder"
+        self._image = f"{containers.prefix()}/holder"
 
     def make(self, uid: str, labels: dict, own: dict[str, Volume], place: dict) -> None:
         """Make a pod's holder and its volumes, unless they are there.

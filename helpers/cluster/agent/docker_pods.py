@@ -45,7 +45,7 @@ class DockerPods(Streams):
         self._folder = folder.absolute() / "nodes" / settings.name / "pods"
         self._folder.mkdir(exist_ok=True)
         key, value = containers.label().split("=")
-        self._network = f"{key}-{value}-{cluster}"
+        self._network = f"{containers.prefix()}-{cluster}"
         self._labels = {key: value, "lab.cluster": cluster, "lab.node": settings.name}
         self._holders = docker_holders.Holders(self._client, self._network)
         self._filter = [f"{name}={text}" for name, text in self._labels.items()]

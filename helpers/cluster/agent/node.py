@@ -137,6 +137,7 @@ class Node:
                         raise
                     path = f"/api/v1/nodes/{settings.name}"
                     found = self.api.patch(path, {"metadata": {"labels": labels}})
+                self._version = self.api.get("/version")["gitVersion"].partition("+")[0]
                 self._beat()
                 return found
             except UNREACHABLE as problem:
@@ -154,8 +155,7 @@ class Node:
     def _beat(self) -> None:
         """Tell the API that the node is there, and how it is."""
         settings = self.settings
-        version = self.api.get("/version")["gitVersion"].partition("+")[0]
-        about = {"kubeletVersion": f"{version}+lab", "kubeProxyVersion": f"{version}+lab"}
+        about = dict.fromkeys(("kubeletVersion", "kubeProxyVersion"), f"{self._version}+lab")
         about["osImage"] = "Containers" if self.runtime.kind == "docker" else "Processes"
         about["containerRuntimeVersion"] = f"{self.runtime.kind}://{self.runtime.version}"
         about |= {"operatingSystem": "linux", "architecture": _architecture()}
