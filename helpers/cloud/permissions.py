@@ -93,6 +93,26 @@ def check(call: Call) -> None:
         raise Refusal("DryRunOperation", text, 412)
 
 
+def require(key: str, action: str, resource: str) -> None:
+    """Refuse what the owner of a key may not do, for work that is no call of the API.
+
+    Args:
+        key: an access key id (of a service's role: ``sts.assume``).
+        action: ``ecr:PutImage``.
+        resource: the ARN of what it is done to.
+
+    Raises:
+        Refusal: no policy of the owner allows it, or one denies it.
+    """
+    arn, names, about = sts.caller(key)
+    theirs = _theirs(arn, action, resource)
+    reason = why_not(iam.owned(key), theirs, action, resource, about, names)
+    if reason is not None:
+        text = f"User: {arn} is not authorized to perform: {action} on resource: {resource} "
+        raise Refusal("AccessDeniedException", text + reason, 403)
+    recorder.note(key, [(action, resource)])
+
+
 def why_not(
     own: Mapping[str, dict] | None,
     theirs: list[dict],
