@@ -906,6 +906,12 @@ def test_the_simulator_says_what_would_be(user, iam):
         PolicySourceArn=f"{user.arn}x",
         ActionNames=["s3:GetObject"],
     )
+    more = {"PolicySourceArn": user.arn, "ActionNames": ["sqs:SendMessage"]}
+    more["PolicyInputList"] = [document(allow("sqs:SendMessage"))]
+    (found,) = iam.simulate_principal_policy(**more)["EvaluationResults"]
+    assert found["EvalDecision"] == "allowed"
+    for text in ("{'Statement': []}", document({"Effect": "Allow"})):
+        refused("InvalidInput", iam.simulate_principal_policy, **more | {"PolicyInputList": [text]})
     text = subprocess.run(
         ["aws", "iam", "simulate-principal-policy", "--policy-source-arn", user.arn]
         + ["--action-names", "iam:ListUsers", "--query", "EvaluationResults[0].EvalDecision"],

@@ -687,6 +687,36 @@ def test_the_broken_template_is_mended_fault_by_fault(cf):
     deleted(cf, "broken")
 
 
+@pytest.mark.parametrize("source", ["", "sources"])
+def test_the_delivery_roles_do_their_own_work_only(cf, source):
+    iam, here = boto3.client("iam"), "us-east-1:123456789012"
+    names = {"Name": "shop", "Artifacts": "handover", "SourceRepository": "code", "Images": "web"}
+    values = given(**names, Cluster="prod", SourceBucket=source)
+    call = {"StackName": "roles", "TemplateBody": (TEMPLATES / "delivery-roles.yaml").read_text()}
+    refused("CAPABILITY_IAM", cf.create_stack, Parameters=values, **call)
+    roles = outputs(
+        made(cf, "roles", call["TemplateBody"], Parameters=values, Capabilities=["CAPABILITY_IAM"])
+    )
+
+    def may(role, action, resource):
+        ask = {"ActionNames": [action], "ResourceArns": [f"arn:aws:{resource}"]}
+        arn = roles[f"{role}Role"]
+        (said,) = iam.simulate_principal_policy(PolicySourceArn=arn, **ask)["EvaluationResults"]
+        return said["EvalDecision"] == "allowed"
+
+    assert may("Build", "ssm:GetParameters", f"ssm:{here}:parameter/shop/key")
+    assert not may("Build", "ssm:GetParameters", f"ssm:{here}:parameter/shopping/key")
+    assert may("Build", "ecr:PutImage", f"ecr:{here}:repository/web")
+    assert not may("Deploy", "ecr:PutImage", f"ecr:{here}:repository/web")
+    assert may("Pipeline", "codebuild:StartBuild", f"codebuild:{here}:project/shop-test")
+    assert not may("Build", "codebuild:StartBuild", f"codebuild:{here}:project/shop-test")
+    assert may("Pipeline", "s3:GetObject", "s3:::sources/app.zip") == bool(source)
+    assert may("Deploy", "eks:DescribeCluster", f"eks:{here}:cluster/prod")
+    trust = iam.get_role(RoleName=roles["DeployRole"].split("/")[-1])["Role"]
+    assert roles["PipelineRole"] in json.dumps(trust["AssumeRolePolicyDocument"])
+    deleted(cf, "roles")
+
+
 # --- Lambda and custom resources
 
 HANDLER = """

@@ -13,7 +13,7 @@ from moto.iam.models import AWSManagedPolicy, IAMBackend, Role, iam_backends
 from moto.iam.responses import IamResponse
 
 from helpers.cloud import calls, policies
-from helpers.cloud.calls import Call
+from helpers.cloud.calls import Call, Refusal
 from helpers.cloud.environment import ACCOUNT, ROOT_KEY
 from helpers.cloud.services import sts
 
@@ -154,6 +154,10 @@ class Response(IamResponse):
             raise NotImplementedError("only the policies of identities are simulated")
         own = documents(owner[0])
         for number, text in enumerate(self._get_param("PolicyInputList", []), 1):
+            try:
+                Validator(text).validate()
+            except MalformedPolicyDocument as problem:
+                raise Refusal("InvalidInput", f"Policy {number}: {problem.message}") from None
             own[f"PolicyInputList.{number}"] = _document(text)
         context = {}
         for one in self._get_param("ContextEntries", []):
