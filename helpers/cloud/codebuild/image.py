@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,27 +36,30 @@ case "${group:-none} $1" in
 esac
 exec /usr/bin/docker "$@"
 """
+_loading = threading.Lock()
 
 
-def ready(name: str) -> tuple[str, str]:
-    """Make sure that a build image is in the Engine.
+def ready(name: str, say: Callable[[str], None]) -> str:
+    """Make sure that a build image is in the Engine, and return its name there.
 
     Args:
         name: as a project names it: ``aws/codebuild/standard:7.0``, or any that can be pulled.
-
-    Returns:
-        The image's name in the Engine, and a line about it for the build's log.
+        say: is told which image it really is, and what takes long.
 
     Raises:
         ImageError, PackageError, ProgramError: it cannot be had; the message says why.
     """
     if not name.startswith("aws/codebuild/"):
-        return name, f"{name}: {containers.image(name)}"
+        say(f"Image {name}: {containers.image(name)}")
+        return name
     ours = f"{containers.prefix()}/codebuild"
-    said = f"{name} is not here: a small image with Debian's tools stands in for it"
-    if not subprocess.run(["docker", "images", "-q", ours], capture_output=True).stdout:
-        _load(ours)
-    return ours, said
+    say(f"Image {name} has 10 GB; a small one with Debian's tools stands in for it")
+    with _loading:
+        there = subprocess.run(["docker", "images", "-q", ours], capture_output=True).stdout
+        if not there:
+            say("It is made now, once; this takes up to a minute")
+            _load(ours)
+    return ours
 
 
 def _load(name: str) -> None:

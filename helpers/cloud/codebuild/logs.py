@@ -44,6 +44,7 @@ class Log:
         self.hear(b"", end=True)
         now = datetime.now(UTC).strftime("%Y/%m/%d %H:%M:%S.%f")
         self._add(f"[Container] {now} {text}")
+        self.hear(b"")
 
     def hear(self, text: bytes, end: bool = False) -> None:
         """Add what a command has written; with an end, also a line that it has not ended."""
@@ -55,6 +56,12 @@ class Log:
         if time.monotonic() - self._last > EVERY:
             self.flush()
 
+    def hide(self, text: str) -> str:
+        """Return a text without the build's secrets."""
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
+
     def flush(self) -> None:
         """Write what has gathered."""
         lines, self._lines, self._last = self._lines, [], time.monotonic()
@@ -65,6 +72,4 @@ class Log:
             self.call("logs", "PutLogEvents", where | {"logEvents": events})
 
     def _add(self, line: str) -> None:
-        for secret in self.secrets:
-            line = line.replace(secret, "***")
-        self._lines.append((int(time.time() * 1000), f"{line[:250_000]}\n"))
+        self._lines.append((int(time.time() * 1000), f"{self.hide(line)[:250_000]}\n"))
