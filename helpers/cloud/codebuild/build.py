@@ -182,12 +182,12 @@ class Build:
         wanted = self.facts["environment"]
         try:
             containers.engine()
-            name = image.ready(wanted["image"], self._tell_now)
+            name = image.ready(wanted["image"], self._tell_now, self._call)
             self._watch()
             privileged = bool(wanted.get("privilegedMode"))
             self._container = Container(name, privileged=privileged, watch=self._watch)
-        except (RuntimeError, PackageError, docker.errors.DockerException) as problem:
-            text = PULL.format(problem=problem)
+        except (RuntimeError, PackageError, ClientError, docker.errors.DockerException) as problem:
+            text = PULL.format(problem=said(problem))
             raise Failure("BUILD_CONTAINER_UNABLE_TO_PULL_IMAGE", text) from None
 
     def _tell_now(self, text: str) -> None:
