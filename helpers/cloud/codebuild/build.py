@@ -75,7 +75,7 @@ class Build:
     def _run(self) -> None:
         waited = False
         try:
-            self._tell("IN_PROGRESS")
+            self._tell()
             with self._phase("SUBMITTED"):
                 self._open_log()
             with self._phase("QUEUED"):
@@ -102,16 +102,17 @@ class Build:
             SLOTS.release()
         now = utcnow()
         self.facts["phases"].append({"phaseType": "COMPLETED", "startTime": now})
-        self.facts |= {"endTime": now, "currentPhase": "COMPLETED", "buildComplete": True}
-        self._tell(status)
+        self.facts |= {"endTime": now, "currentPhase": "COMPLETED"}
+        self.facts |= {"buildStatus": status, "buildComplete": True}
         self.done.set()
+        self._tell()
 
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         """Record a phase, with what comes of it."""
         clock, status, code, message = time.monotonic(), "SUCCEEDED", "", ""
         entry: dict = {"phaseType": name, "startTime": utcnow()}
-        self.facts["phases"].append(entry)
+        self.facts["phases"].append(dict(entry))  # it is never changed, only replaced
         self.facts["currentPhase"] = name
         try:
             yield
@@ -130,7 +131,8 @@ class Build:
             message = self._log.hide(message)
             spent = int(time.monotonic() - clock)
             entry |= {"phaseStatus": status, "endTime": utcnow(), "durationInSeconds": spent}
-            entry["contexts"] = [{"statusCode": code, "message": message}]
+            entry |= {"contexts": [{"statusCode": code, "message": message}]}
+            self.facts["phases"][-1] = entry
             with contextlib.suppress(ClientError):  # it may have lost the permission
                 if name not in ("SUBMITTED", "QUEUED", "FINALIZING"):
                     self._log.say(f"Phase complete: {name} State: {status}")
@@ -139,10 +141,9 @@ class Build:
             done["phase-context"] = f"[{code}: {message}]" if code else "[]"
             self._emit("Phase", {f"completed-{key}": value for key, value in done.items()})
 
-    def _tell(self, status: str) -> None:
-        self.facts["buildStatus"] = status
+    def _tell(self) -> None:
         now = {"current-phase": self.facts["currentPhase"], "current-phase-context": "[]"}
-        self._emit("State", {"build-status": status} | now)
+        self._emit("State", {"build-status": self.facts["buildStatus"]} | now)
 
     def _emit(self, kind: str, detail: dict) -> None:
         logs = self.facts["logs"]
