@@ -124,7 +124,9 @@ class Made:
         self.first = self.executions()[-1]["pipelineExecutionId"]
 
     def executions(self):
-        return self.cp.list_pipeline_executions(pipelineName=self.name)["pipelineExecutionSummaries"]
+        return self.cp.list_pipeline_executions(pipelineName=self.name)[
+            "pipelineExecutionSummaries"
+        ]
 
     def start(self, **more):
         return self.cp.start_pipeline_execution(name=self.name, **more)["pipelineExecutionId"]
@@ -160,7 +162,9 @@ class Made:
     def answer(self, stage="Middle", name="Ask", status="Approved", summary="fine"):
         token = until(lambda: self.state(stage, name).get("token"))
         where = {"pipelineName": self.name, "stageName": stage, "actionName": name}
-        self.cp.put_approval_result(**where, result={"status": status, "summary": summary}, token=token)
+        self.cp.put_approval_result(
+            **where, result={"status": status, "summary": summary}, token=token
+        )
         return where | {"token": token}
 
 
@@ -222,3 +226,552 @@ def test_a_source_is_approved_and_deployed(pipeline, source, s3):
     (one,) = made.executions()
     assert one["trigger"]["triggerType"] == "CreatePipeline"
     assert one["sourceRevisions"][0]["revisionId"] == version
+
+
+def test_actions_of_the_same_order_run_at_once_and_the_next_after_them(pipeline, source, s3):
+    target = bucket(s3)
+    asks = [approve("A", order=1), approve("B", order=1), approve("C", order=2)]
+    made = pipeline([take(source)], asks, [put(target)])
+    until(lambda: all(made.state("Middle", name).get("token") for name in "AB"))
+    made.answer(name="A")
+    until(lambda: made.state("Middle", "A")["status"] == "Succeeded")
+    assert made.state("Middle", "C") == {}
+    made.answer(name="B")
+    made.answer(name="C")
+    assert made.ends() == "Succeeded"
+
+
+def test_variables_reach_later_actions(pipeline, source, s3):
+    target = bucket(s3)
+    key = "#{variables.Stage}/#{Src.VersionId}/#{codepipeline.PipelineExecutionId}"
+    declared = [{"name": "Stage", "defaultValue": "test"}]
+    ask = approve(CustomData="version #{Src.VersionId}")
+    made = pipeline(
+        [take(source, namespace="Src")],
+        [put(target, ObjectKey=key)],
+        [ask],
+        pipelineType="V2",
+        variables=declared,
+    )
+    until(lambda: made.state("End", "Ask").get("token"))
+    version = s3.head_object(Bucket=source, Key="site.zip")["VersionId"]
+    assert read(s3, target, f"test/{version}/{made.first}/index.html") == "one"
+    asked = made.actions()["Ask"]["input"]
+    assert asked["configuration"]["CustomData"] == "version #{Src.VersionId}"
+    assert asked["resolvedConfiguration"]["CustomData"] == f"version {version}"
+    made.answer("End")
+    second = made.start(variables=[{"name": "Stage", "value": "live"}])
+    made.answer("End")
+    assert made.ends(second) == "Succeeded"
+    assert read(s3, target, f"live/{version}/{second}/index.html") == "one"
+    assert made.execution(second)["variables"] == [{"name": "Stage", "resolvedValue": "live"}]
+    wrong = [{"name": "Nothing", "value": "x"}]
+    refused("ValidationException", made.start, variables=wrong)
+
+
+NAMES = st.text(st.characters(codec="ascii", exclude_characters="#{}."), min_size=1)
+KNOWN = st.dictionaries(NAMES, st.dictionaries(NAMES, st.text()))
+
+
+@given(KNOWN, st.text(st.characters(exclude_characters="#")))
+def test_every_variable_is_replaced_by_its_value_and_nothing_else_changes(known, between):
+    pairs = [(space, name) for space in known for name in known[space]]
+    text = between.join(["", *(f"#{{{space}.{name}}}" for space, name in pairs), ""])
+    wanted = between.join(["", *(known[space][name] for space, name in pairs), ""])
+    assert variables.resolve({"key": text}, known) == {"key": wanted}
+
+
+@given(KNOWN, NAMES, NAMES)
+def test_a_variable_that_is_not_there_is_named(known, space, name):
+    text = f"a #{{{space}.{name}}} b"
+    if name in known.get(space, {}):
+        known[space].pop(name)
+    with pytest.raises(variables.Unresolved) as problem:
+        variables.resolve({"key": text}, known)
+    assert str(problem.value) == f"#{{{space}.{name}}}"
+
+
+def test_sources_may_be_of_another_version(pipeline, source, s3):
+    target = bucket(s3)
+    old = s3.head_object(Bucket=source, Key="site.zip")["VersionId"]
+    s3.put_object(Bucket=source, Key="site.zip", Body=zipped(index__html="two"))
+    made = pipeline([take(source)], [put(target)])
+    assert made.ends() == "Succeeded" and read(s3, target) == "two"
+    revision = {"actionName": "Take", "revisionType": "S3_OBJECT_VERSION_ID", "revisionValue": old}
+    assert made.ends(made.start(sourceRevisions=[revision])) == "Succeeded"
+    assert read(s3, target) == "one"
+
+
+def test_a_token_starts_one_execution_only(pipeline, source, s3):
+    made = pipeline([take(source)], [approve()])
+    first = made.start(clientRequestToken="t1")
+    assert made.start(clientRequestToken="t1") == first
+    assert made.start(clientRequestToken="t2") != first
+
+
+# --- What goes wrong
+
+
+def test_an_object_that_is_not_there(pipeline, source, s3):
+    made = pipeline([take(source, S3ObjectKey="none.zip")], [approve()])
+    error = made.error("Take")
+    assert f"S3 object none.zip in the bucket {source} does not exist" in error["message"]
+    assert made.stage("Source")["latestExecution"]["status"] == "Failed"
+    assert "latestExecution" not in made.stage("Middle")
+
+
+def test_a_bucket_without_versions_is_no_source(pipeline, s3):
+    name = f"b-{uuid.uuid4().hex[:12]}"
+    s3.create_bucket(Bucket=name)
+    s3.put_object(Bucket=name, Key="site.zip", Body=zipped(index__html="one"))
+    assert "versioning" in pipeline([take(name)], [approve()]).error("Take")["message"]
+
+
+def test_a_variable_that_does_not_exist_fails_its_action(pipeline, source, s3):
+    ask = approve(CustomData="#{Src.VersionId} #{Src.Nothing}")
+    made = pipeline([take(source, namespace="Src")], [ask])
+    message = made.error("Ask")["message"]
+    assert "variables could not be resolved: Action name=Ask" in message
+    assert message.endswith("Not found: #{Src.Nothing}")
+
+
+def test_a_rejected_approval_ends_the_execution(pipeline, source):
+    made = pipeline([take(source)], [approve()], [approve("Later")])
+    made.answer(status="Rejected", summary="too slow")
+    assert made.error("Ask")["message"].endswith(":root: too slow")
+    assert made.stage("Middle")["latestExecution"]["status"] == "Failed"
+    assert "latestExecution" not in made.stage("End")
+
+
+def test_a_failed_stage_runs_again_from_its_failed_actions(pipeline, source, s3):
+    good, missing = bucket(s3), f"b-{uuid.uuid4().hex[:12]}"
+    middle = [approve(), put(good, "Good", order=2), put(missing, "Bad", order=2)]
+    made = pipeline([take(source)], middle, [approve("Last")])
+    made.answer()
+    assert "NoSuchBucket" in made.error("Bad")["message"]
+    assert made.state("Middle", "Good")["status"] == "Succeeded"
+    retry = {"pipelineName": made.name, "stageName": "Middle", "pipelineExecutionId": made.first}
+    s3.create_bucket(Bucket=missing)
+    made.cp.retry_stage_execution(**retry, retryMode="FAILED_ACTIONS")
+    made.answer("End", "Last")
+    assert made.ends() == "Succeeded" and read(s3, missing) == "one"
+    runs = made.cp.list_action_executions(pipelineName=made.name)["actionExecutionDetails"]
+    names = [one["actionName"] for one in runs if one["stageName"] == "Middle"]
+    assert sorted(names) == ["Ask", "Bad", "Bad", "Good"]
+    call = made.cp.retry_stage_execution
+    refused("StageNotRetryableException", call, **retry, retryMode="ALL_ACTIONS")
+    second = made.start()
+    made.answer(status="Rejected")
+    assert made.ends(second) == "Failed"
+    refused("NotLatestPipelineExecutionException", call, **retry, retryMode="ALL_ACTIONS")
+    call(**retry | {"pipelineExecutionId": second}, retryMode="ALL_ACTIONS")
+    until(lambda: made.stage("Middle")["latestExecution"]["status"] == "InProgress")
+    made.answer()
+    made.answer("End", "Last")
+    assert made.ends(second) == "Succeeded"
+
+
+def test_a_role_without_a_permission_fails_the_action_in_awss_words(pipeline, source, s3, cp):
+    name = f"r{uuid.uuid4().hex[:8]}"
+    weak = make_role(name, "codepipeline", "s3:List*")
+    target = bucket(s3)
+    made = pipeline([take(source)], [put(target)], role=weak)
+    error = made.error("Take")
+    assert error["code"] == "PermissionError"
+    assert "doesn't have the permissions required to access the" in error["message"]
+    allow(name, ["s3:List*", "s3:GetBucketVersioning", "s3:GetObject", "s3:GetObjectVersion"])
+    error = made.error("Take", made.start())  # the artifact cannot be written
+    assert "Amazon S3:AccessDenied:" in error["message"] and "s3:PutObject" in error["message"]
+    allow(name, "s3:*")
+    assert made.ends(made.start()) == "Succeeded"
+
+
+def test_templates_are_files_of_artifacts(pipeline, s3, source):
+    template = {
+        "Parameters": {"Text": {"Type": "String"}},
+        "Resources": {
+            "T": {"Type": "AWS::SNS::Topic", "Properties": {"DisplayName": {"Ref": "Text"}}}
+        },
+        "Outputs": {"Topic": {"Value": {"Ref": "T"}}},
+    }
+    s3.put_object(Bucket=source, Key="site.zip", Body=zipped(t__json=json.dumps(template)))
+    name = f"s{uuid.uuid4().hex[:8]}"
+    common = {"StackName": name, "inputs": ["Site"], "TemplatePath": "Site::t.json"}
+    common["ParameterOverrides"] = '{"Text": "#{Src.BucketName}"}'
+    deploy = action(
+        "Deploy", "CloudFormation", "Up", namespace="Up", ActionMode="CREATE_UPDATE", **common
+    )
+    ask = approve(order=2, CustomData="#{Up.Topic}")
+    down = action("Deploy", "CloudFormation", "Down", ActionMode="DELETE_ONLY", StackName=name)
+    made = pipeline([take(source, namespace="Src")], [deploy, ask], [down])
+    until(lambda: made.state("Middle", "Ask").get("token"))
+    (stack,) = boto3.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    asked = made.actions()["Ask"]["input"]["resolvedConfiguration"]["CustomData"]
+    assert asked == stack["Outputs"][0]["OutputValue"]
+    made.answer()
+    assert made.ends() == "Succeeded"
+    refused("ValidationError", boto3.client("cloudformation").describe_stacks, StackName=name)
+    change = {"ActionMode": "CHANGE_SET_REPLACE", "ChangeSetName": "c", **common}
+    go = {"ActionMode": "CHANGE_SET_EXECUTE", "ChangeSetName": "c", "StackName": name}
+    both = [action("Deploy", "CloudFormation", "Plan", **change)]
+    both.append(action("Deploy", "CloudFormation", "Do", order=2, **go))
+    missing = action(
+        "Deploy",
+        "CloudFormation",
+        "None",
+        ActionMode="CREATE_UPDATE",
+        **common | {"TemplatePath": "Site::n.json"},
+    )
+    missing["inputArtifacts"] = [{"name": "Site"}]
+    both[0]["inputArtifacts"] = [{"name": "Site"}]
+    again = pipeline([take(source, namespace="Src")], both, [missing])
+    error = again.error("None")
+    assert error["message"] == "File [n.json] does not exist in artifact [Site]"
+    assert again.state("Middle", "Do")["status"] == "Succeeded"
+    (stack,) = boto3.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+
+
+FUNCTION = """
+import boto3
+def handler(event, context):
+    job = event["CodePipeline.job"]
+    given = job["data"]["actionConfiguration"]["configuration"]["UserParameters"]
+    pipeline = boto3.client("codepipeline")
+    if given == "fail":
+        details = {"type": "JobFailed", "message": "no"}
+        pipeline.put_job_failure_result(jobId=job["id"], failureDetails=details)
+    else:
+        pipeline.put_job_success_result(jobId=job["id"], outputVariables={"Said": given})
+"""
+
+
+def test_a_function_says_itself_whether_it_has_succeeded(pipeline, source):
+    arn = make_role(f"r{uuid.uuid4().hex[:8]}", "lambda", ["codepipeline:*", "logs:*"])
+    code = {"ZipFile": zipped(index__py=FUNCTION)}
+    facts = {"Runtime": "python3.12", "Handler": "index.handler", "Role": arn, "Timeout": 60}
+    boto3.client("lambda").create_function(FunctionName="judge", Code=code, **facts)
+    call = lambda text, **more: action(  # noqa: E731
+        "Invoke", "Lambda", f"Call-{text}", FunctionName="judge", UserParameters=text, **more
+    )
+    made = pipeline([take(source)], [call("yes", namespace="F")], [call("fail")])
+    assert made.error("Call-fail") == {"code": "JobFailed", "message": "no"}
+    assert made.actions()["Call-yes"]["output"]["outputVariables"] == {"Said": "yes"}
+
+
+# --- Stopping, waiting, overtaking
+
+
+def test_an_execution_stops_after_what_runs_or_at_once(pipeline, source):
+    made = pipeline([take(source)], [approve()], [approve("Later")])
+    until(lambda: made.state("Middle", "Ask").get("token"))
+    one = {"pipelineName": made.name, "pipelineExecutionId": made.first}
+    made.cp.stop_pipeline_execution(**one, reason="lunch")
+    assert made.execution(made.first)["status"] == "Stopping"
+    assert made.stage("Middle")["latestExecution"]["status"] == "Stopping"
+    refused("DuplicatedStopRequestException", made.cp.stop_pipeline_execution, **one)
+    made.answer()
+    assert made.ends() == "Stopped"
+    assert "latestExecution" not in made.stage("End")
+    assert made.executions()[0]["stopTrigger"] == {"reason": "lunch"}
+    second = made.start()
+    until(lambda: made.state("Middle", "Ask").get("token"))
+    one["pipelineExecutionId"] = second
+    made.cp.stop_pipeline_execution(**one, abandon=True)
+    assert made.ends(second) == "Stopped"
+    assert made.state("Middle", "Ask")["status"] == "Abandoned"
+    code = "PipelineExecutionNotStoppableException"
+    refused(code, made.cp.stop_pipeline_execution, **one)
+
+
+def test_a_newer_execution_overtakes_one_that_waits(pipeline, source):
+    made = pipeline([take(source)], [approve()])
+    until(lambda: made.state("Middle", "Ask").get("token"))
+    waits = lambda one: (  # noqa: E731
+        made.stage("Middle").get("inboundExecution", {}).get("pipelineExecutionId") == one
+    )
+    second = made.start()
+    until(lambda: waits(second))
+    third = made.start()
+    assert made.ends(second) == "Superseded"
+    assert until(lambda: waits(third))
+    assert made.stage("Middle")["latestExecution"]["pipelineExecutionId"] == made.first
+    made.answer()
+    assert made.ends() == "Succeeded"
+    until(lambda: made.stage("Middle")["latestExecution"]["pipelineExecutionId"] == third)
+    made.answer()
+    assert made.ends(third) == "Succeeded"
+    statuses = [one["status"] for one in made.executions()]
+    assert statuses == ["Succeeded", "Superseded", "Succeeded"]
+
+
+def test_queued_executions_wait_and_parallel_ones_do_not(pipeline, source):
+    more = {"pipelineType": "V2", "executionMode": "QUEUED"}
+    made = pipeline([take(source)], [approve()], **more)
+    until(lambda: made.state("Middle", "Ask").get("token"))
+    others = [made.start(), made.start()]
+    until(lambda: len(made.stage("Middle").get("inboundExecutions", [])) == 2)
+    for one in (made.first, *others):
+        until(lambda one=one: made.stage("Middle")["latestExecution"]["pipelineExecutionId"] == one)
+        made.answer()
+        assert made.ends(one) == "Succeeded"
+    made = pipeline([take(source)], [approve()], **more | {"executionMode": "PARALLEL"})
+    made.start()
+    running = lambda: [  # noqa: E731
+        one
+        for one in made.cp.list_action_executions(pipelineName=made.name)["actionExecutionDetails"]
+        if one["actionName"] == "Ask" and one["status"] == "InProgress"
+    ]
+    until(lambda: len(running()) == 2)
+
+
+def test_nobody_enters_a_stage_that_is_closed(pipeline, source):
+    made = pipeline([take(source)], [approve()], [approve("Last")])
+    stage = {"pipelineName": made.name, "stageName": "End", "transitionType": "Inbound"}
+    made.cp.disable_stage_transition(**stage, reason="freeze")
+    closed = made.stage("End")["inboundTransitionState"]
+    assert (closed["enabled"], closed["disabledReason"]) == (False, "freeze")
+    made.answer()
+    until(lambda: "inboundExecution" in made.stage("End"))
+    assert made.execution(made.first)["status"] == "InProgress"
+    made.cp.enable_stage_transition(**stage)
+    made.answer("End", "Last")
+    assert made.ends() == "Succeeded"
+
+
+def test_a_stage_goes_back_to_what_an_earlier_execution_had(pipeline, source, s3):
+    target = bucket(s3)
+    made = pipeline([take(source)], [put(target)], pipelineType="V2")
+    assert made.ends() == "Succeeded"
+    s3.put_object(Bucket=source, Key="site.zip", Body=zipped(index__html="two"))
+    assert made.ends(made.start()) == "Succeeded" and read(s3, target) == "two"
+    back = {"pipelineName": made.name, "stageName": "Middle"}
+    one = made.cp.rollback_stage(**back, targetPipelineExecutionId=made.first)
+    assert made.ends(one["pipelineExecutionId"]) == "Succeeded" and read(s3, target) == "one"
+    found = made.executions()[0]
+    assert (found["executionType"], found["trigger"]["triggerType"]) == (
+        "ROLLBACK",
+        "ManualRollback",
+    )
+
+
+def test_versions_and_deletion(pipeline, source, cp):
+    made = pipeline([take(source)], [approve()])
+    facts = cp.get_pipeline(name=made.name)["pipeline"]
+    facts["stages"][1]["name"] = "Gate"
+    assert cp.update_pipeline(pipeline=facts)["pipeline"]["version"] == 2
+    assert cp.get_pipeline(name=made.name, version=1)["pipeline"]["stages"][1]["name"] == "Middle"
+    assert cp.get_pipeline(name=made.name)["pipeline"]["stages"][1]["name"] == "Gate"
+    refused("PipelineVersionNotFoundException", cp.get_pipeline, name=made.name, version=3)
+    (listed,) = [one for one in cp.list_pipelines()["pipelines"] if one["name"] == made.name]
+    assert (listed["version"], listed["pipelineType"]) == (2, "V1")
+    cp.delete_pipeline(name=made.name)
+    refused("PipelineNotFoundException", cp.get_pipeline_state, name=made.name)
+
+
+# --- Structure
+
+
+NOBODY = f"arn:aws:iam::{ACCOUNT}:role/none"
+TAKE, ASK = [take("b")], [approve()]
+BAD = {  # the code without its end, what the message says: stages, other facts
+    "Structure, only 1 stage(s)": ([TAKE], {}),
+    "Structure, only contains source": ([ASK, ASK], {}),
+    "Structure, AssumeRole": ([TAKE, ASK], {"roleArn": NOBODY}),
+    "Structure, QUEUED is only supported": ([TAKE, ASK], {"executionMode": "QUEUED"}),
+    "Structure, Variables are only": ([TAKE, ASK], {"variables": [{"name": "a"}]}),
+    "Structure, unique within": ([[*TAKE, take("b") | {"name": "T"}], ASK], {}),
+    "StageDeclaration, 'Ask' is used more": ([TAKE, ASK + ASK], {}),
+    "ActionDeclaration, not declared as Output": ([TAKE, [put("b", inputs=["X"])]], {}),
+    "ActionDeclaration, configuration 'ProjectName'": (
+        [TAKE, [action("Build", "CodeBuild", inputs=["Site"])]],
+        {},
+    ),
+    "ActionDeclaration, unknown configuration 'Bucket'": ([TAKE, [put("b", Bucket="b")]], {}),
+    "ActionDeclaration, first stage": ([TAKE, TAKE], {}),
+    "ActionDeclaration, 0 input artifact": ([TAKE, [put("b", inputs=[])]], {}),
+    "ActionDeclaration, 'CodeDeploy'": ([TAKE, [action("Deploy", "CodeDeploy")]], {}),
+    "ActionDeclaration, 'GitHub'": ([[action("Source", "GitHub", owner="ThirdParty")], ASK], {}),
+    "ActionDeclaration, type V2": (
+        [TAKE, [action("Deploy", "EKS", ClusterName="c", inputs=["Site"])]],
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_structure_that_aws_refuses(cp, role, store, what):
+    (code, text), (stages, more) = what.split(", ", 1), BAD[what]
+    named = [{"name": f"S{n}", "actions": actions} for n, actions in enumerate(stages)]
+    facts = {"name": "wrong", "roleArn": role, "artifactStore": {"type": "S3", "location": store}}
+    asked = facts | {"stages": named} | more
+    assert text in refused(f"Invalid{code}Exception", cp.create_pipeline, pipeline=asked)
+    assert "wrong" not in [one["name"] for one in cp.list_pipelines()["pipelines"]]
+
+
+# --- What starts a pipeline
+
+
+@pytest.fixture(scope="module")
+def events(aws):
+    return boto3.client("events")
+
+
+@pytest.fixture
+def rule(events):
+    """A function that makes rules, which are deleted afterwards."""
+    made = []
+
+    def make(pattern, *targets):
+        name = f"r-{uuid.uuid4().hex[:8]}"
+        made.append(name)
+        arn = events.put_rule(Name=name, EventPattern=json.dumps(pattern))["RuleArn"]
+        for n, target in enumerate(targets):
+            events.put_targets(Rule=name, Targets=[{"Id": str(n), **target}])
+        return arn
+
+    yield make
+    for name in made:
+        for one in events.list_targets_by_rule(Rule=name)["Targets"]:
+            events.remove_targets(Rule=name, Ids=[one["Id"]])
+        events.delete_rule(Name=name)
+
+
+@pytest.fixture(scope="module")
+def starter(aws):
+    return make_role("starter", "events", "codepipeline:StartPipelineExecution")
+
+
+def arn(made):
+    return f"arn:aws:codepipeline:us-east-1:{ACCOUNT}:{made.name}"
+
+
+def queue(rule_pattern, rule):
+    """A queue that hears what a rule hears; a function that returns the events in it."""
+    sqs, name = boto3.client("sqs"), f"q-{uuid.uuid4().hex[:8]}"
+    url = sqs.create_queue(QueueName=name)["QueueUrl"]
+    rule(rule_pattern, {"Arn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:{name}"})
+    heard = []
+
+    def listen():
+        found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+        for one in found:
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
+        heard.extend(json.loads(one["Body"]) for one in found)
+        return heard
+
+    return listen
+
+
+OBJECT = {"source": ["aws.s3"], "detail-type": ["Object Created"]}
+CALL = {"source": ["aws.s3"], "detail-type": ["AWS API Call via CloudTrail"]}
+
+
+@pytest.mark.parametrize("way", ["notification", "trail"])
+def test_an_upload_starts_the_pipeline_of_a_rule(pipeline, source, s3, rule, starter, way):
+    target = bucket(s3)
+    made = pipeline([take(source)], [put(target)])
+    assert made.ends() == "Succeeded"
+    if way == "notification":
+        config = {"NotificationConfiguration": {"EventBridgeConfiguration": {}}}
+        s3.put_bucket_notification_configuration(Bucket=source, **config)
+        detail = {"bucket": {"name": [source]}, "object": {"key": ["site.zip"]}}
+        pattern = OBJECT | {"detail": detail}
+    else:
+        asked = {"bucketName": [source], "key": ["site.zip"]}
+        detail = {"eventSource": ["s3.amazonaws.com"], "requestParameters": asked}
+        detail["eventName"] = ["PutObject", "CopyObject", "CompleteMultipartUpload"]
+        pattern = CALL | {"detail": detail}
+    by = rule(pattern, {"Arn": arn(made), "RoleArn": starter})
+    s3.put_object(Bucket=source, Key="other.zip", Body=b"")
+    s3.put_object(Bucket=source, Key="site.zip", Body=zipped(index__html="two"))
+    until(lambda: len(made.executions()) == 2)
+    newest = made.executions()[0]
+    assert newest["trigger"] == {"triggerType": "CloudWatchEvent", "triggerDetail": by}
+    assert made.ends(newest["pipelineExecutionId"]) == "Succeeded"
+    assert read(s3, target) == "two"
+    assert len(made.executions()) == 2
+
+
+def test_a_source_that_is_polled_starts_its_pipeline(pipeline, source, s3):
+    made = pipeline([take(source, PollForSourceChanges="true")], [approve()])
+    until(lambda: made.state("Middle", "Ask").get("token"))
+    s3.put_object(Bucket=source, Key="site.zip", Body=zipped(index__html="two"))
+    until(lambda: len(made.executions()) == 2)
+    assert made.executions()[0]["trigger"]["triggerType"] == "PollForSourceChanges"
+
+
+def test_a_rule_needs_a_role_that_may_start_the_pipeline(pipeline, source, rule, role, shared_home):
+    made = pipeline([take(source)], [approve()])
+    weak = make_role(f"r{uuid.uuid4().hex[:8]}", "events", "codepipeline:Get*")
+    log = shared_home / "cloud/server.log"
+    for who, why in (
+        (role, "not authorized to perform: sts:AssumeRole"),
+        (weak, "StartPipelineEx"),
+    ):
+        kind = uuid.uuid4().hex
+        rule({"detail-type": [kind]}, {"Arn": arn(made), "RoleArn": who})
+        event = {"Source": "me", "DetailType": kind, "Detail": "{}"}
+        answer = boto3.client("events").put_events(Entries=[event])
+        assert answer["FailedEntryCount"] == 0
+        until(lambda why=why: why in log.read_text())
+    assert len(made.executions()) == 1
+
+
+def test_targets_that_are_not_here_are_refused_by_name(events, rule, pipeline, source):
+    kind = uuid.uuid4().hex
+    by = rule({"detail-type": [kind]}).rsplit("/", 1)[1]
+    other = {"Id": "1", "Arn": f"arn:aws:states:us-east-1:{ACCOUNT}:stateMachine:m"}
+    text = refused("NotImplemented", events.put_targets, Rule=by, Targets=[other])
+    assert "targets of states" in text
+    made = {"Id": "1", "Arn": f"arn:aws:codepipeline:us-east-1:{ACCOUNT}:p"}
+    text = refused("ValidationException", events.put_targets, Rule=by, Targets=[made])
+    assert text.startswith("RoleArn is required")
+    refused("NotImplemented", events.put_rule, Name="x", ScheduleExpression="rate(1 minute)")
+
+
+def test_pipelines_tell_what_happens_to_them(pipeline, source, rule):
+    heard = queue({"source": ["aws.codepipeline"]}, rule)
+    made = pipeline([take(source)], [approve()])
+    made.answer(status="Rejected")
+    assert made.ends() == "Failed"
+    mine = lambda: [one for one in heard() if one["resources"] == [arn(made)]]  # noqa: E731
+    until(lambda: len(mine()) == 10)
+    kinds = {(one["detail-type"].split()[1], one["detail"]["state"]) for one in mine()}
+    states = {"STARTED", "SUCCEEDED", "FAILED"}
+    assert kinds == {("Pipeline", "STARTED"), ("Pipeline", "FAILED")} | {
+        (kind, state) for kind in ("Stage", "Action") for state in states
+    }
+    assert {one["detail"]["execution-id"] for one in mine()} == {made.first}
+
+
+def test_functions_and_topics_are_targets_if_their_policies_say_so(events, rule, s3):
+    name, kind = bucket(s3), uuid.uuid4().hex
+    own = make_role(f"r{uuid.uuid4().hex[:8]}", "lambda", ["s3:*", "logs:*"])
+    body = f"""
+import boto3, json
+def handler(event, context):
+    boto3.client("s3").put_object(Bucket="{name}", Key="heard", Body=json.dumps(event))
+"""
+    facts = {"Runtime": "python3.12", "Handler": "index.handler", "Role": own, "Timeout": 60}
+    client, code = boto3.client("lambda"), {"ZipFile": zipped(index__py=body)}
+    function = client.create_function(FunctionName="hear", Code=code, **facts)["FunctionArn"]
+    topic = boto3.client("sns").create_topic(Name="hear")["TopicArn"]
+    by = rule({"detail-type": [kind]}, {"Arn": function, "InputPath": "$.detail"}, {"Arn": topic})
+    allowed = {"Action": "lambda:InvokeFunction", "Principal": "events.amazonaws.com"}
+    client.add_permission(FunctionName="hear", StatementId="e", SourceArn=by, **allowed)
+    sqs = boto3.client("sqs")
+    url = sqs.create_queue(QueueName="hear")["QueueUrl"]
+    sns = boto3.client("sns")
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=f"arn:aws:sqs:us-east-1:{ACCOUNT}:hear")
+    who = {"Service": "events.amazonaws.com"}
+    may = {"Effect": "Allow", "Principal": who, "Action": "sns:Publish", "Resource": topic}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [may]})
+    sns.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
+    event = {"Source": "me", "DetailType": kind, "Detail": '{"n": 1}'}
+    events.put_events(Entries=[event])
+    until(lambda: s3.list_objects_v2(Bucket=name)["KeyCount"])
+    assert json.loads(read(s3, name, "heard")) == {"n": 1}
+    (message,) = until(lambda: sqs.receive_message(QueueUrl=url).get("Messages"))
+    assert json.loads(json.loads(message["Body"])["Message"])["detail-type"] == kind

@@ -48,9 +48,7 @@ class Response(BaseResponse):
 class Backend(BaseBackend):
     """The pipelines of a region. A method is an operation: it takes and returns what AWS does."""
 
-    _url_module = SimpleNamespace(
-        url_bases=urls.url_bases, url_paths={"{0}/$": Response.dispatch}
-    )
+    _url_module = SimpleNamespace(url_bases=urls.url_bases, url_paths={"{0}/$": Response.dispatch})
 
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
@@ -321,6 +319,15 @@ class Backend(BaseBackend):
                 for action in pipeline.facts["stages"][0]["actions"]:
                     if action["configuration"].get("PollForSourceChanges", "true") != "false":
                         _look(pipeline, action)
+
+
+def find(region: str, name: str) -> Pipeline:
+    """Return a pipeline of any region.
+
+    Raises:
+        Refusal: there is none of this name.
+    """
+    return codepipeline_backends[ACCOUNT][region].find(name)
 
 
 def _look(pipeline: Pipeline, action: dict) -> None:
