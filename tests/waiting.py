@@ -3,7 +3,7 @@
 import time
 import urllib.request
 
-PATIENCE = 10  # seconds, far more than anything takes
+PATIENCE = 120  # seconds, far more than anything takes
 
 
 def until(condition):
