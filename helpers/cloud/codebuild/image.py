@@ -1,0 +1,138 @@
+"""The image that stands for all of AWS's own build images, which hold 10 GB and more."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from helpers import containers, guard, machine
+from helpers.cluster import programs
+from helpers.containers import images
+from helpers.vm import packages
+
+PACKAGES = "git make zip unzip jq curl".split()
+UNNEEDED = ("perl", "libperl", "liberror-perl")  # which git would bring
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+AWS = "#!/usr/bin/python3\nimport sys, awscli.clidriver\nsys.exit(awscli.clidriver.main())\n"
+# What builds make carries our label, so that `down` finds it.
+DOCKER = """\
+#!/bin/sh
+case "$1 $2" in
+"image build"* | "container run"* | "container create"* | "network create"* | "volume create"*)
+    group=$1; shift ;;
+esac
+case "${group:-none} $1" in
+"none build" | "none run" | "none create" | ?*" build" | ?*" run" | ?*" create")
+    verb=$1; shift; exec /usr/bin/docker $group $verb --label "$LAB_LABEL" "$@" ;;
+esac
+exec /usr/bin/docker "$@"
+"""
+_loading = threading.Lock()
+
+
+def ready(name: str, say: Callable[[str], None]) -> str:
+    """Make sure that a build image is in the Engine, and return its name there.
+
+    Args:
+        name: as a project names it: ``aws/codebuild/standard:7.0``, or any that can be pulled.
+        say: is told which image it really is, and what takes long.
+
+    Raises:
+        ImageError, PackageError, ProgramError: it cannot be had; the message says why.
+    """
+    if not name.startswith("aws/codebuild/"):
+        say(f"Image {name}: {containers.image(name)}")
+        return name
+    ours = f"{containers.prefix()}/codebuild"
+    say(f"Image {name} has 10 GB; a small one with Debian's tools stands in for it")
+    with _loading:
+        there = subprocess.run(["docker", "images", "-q", ours], capture_output=True).stdout
+        if not there:
+            say("It is made now, once; this takes up to a minute")
+            _load(ours)
+    return ours
+
+
+def _load(name: str) -> None:
+    with tempfile.TemporaryDirectory() as context:
+        parts = [images.archive(below) for below in images.SMALL] + [_archive()]
+        lines = ["FROM scratch"]
+        for number, part in enumerate(parts):
+            shutil.copyfile(part, Path(context) / f"{number}.tar")
+            lines.append(f"ADD {number}.tar /")
+        lines += [f"ENV PATH={PATH} LANG=C.UTF-8", f"LABEL {containers.label()}"]
+        (Path(context) / "Dockerfile").write_text("\n".join(lines))
+        built = subprocess.run(
+            ["docker", "build", "-q", "-t", name, context],
+            env=os.environ | {"DOCKER_BUILDKIT": "0"},
+            capture_output=True,
+            text=True,
+        )
+    if built.returncode:
+        raise containers.ImageError(f"The build image could not be made: {built.stderr.strip()}")
+
+
+def _archive() -> Path:
+    """Return the tar archive of what the image has above Python's."""
+    parts = [Path(__file__).read_bytes(), Path(guard.__file__).read_bytes()]
+    recipe = hashlib.sha256(b"".join(parts) + version("awscli").encode()).hexdigest()
+    return machine.cached(
+        f"images/codebuild-{recipe[:8]}.tar",
+        _write,
+        what="Building an image for builds",
+        seconds=30,
+        replaces=f"codebuild-{'?' * 8}.tar",
+    )
+
+
+def _write(draft: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "root"
+        known = " ".join(images.STAND_INS[name][1] for name in images.SMALL).split()
+        known += packages.names("^usr-is-merged$")
+        below = packages.fetch(known, Path(scratch) / "below", needed=True)
+        there = {package.name for package in below}
+        found = packages.fetch(known + PACKAGES, Path(scratch) / "debs", needed=True)
+        new = [one for one in found if one.name not in there and not one.name.startswith(UNNEEDED)]
+        packages.unpack(new, root)
+        for unneeded in ("doc", "locale", "man", "info", "lintian"):
+            shutil.rmtree(root / "usr/share" / unneeded, ignore_errors=True)
+        shutil.copy2(packages.program("docker", "docker.io", "docker-cli"), root / "usr/bin/docker")
+        shutil.copy2(programs.kubectl(), root / "usr/bin/kubectl")
+        _add_aws(root / "usr/local")
+        for name, script in (("docker", DOCKER), ("aws", AWS)):
+            (root / "usr/local/bin" / name).write_text(script)
+            (root / "usr/local/bin" / name).chmod(0o755)
+        owned = ["--owner=0", "--group=0", "--numeric-owner", "--mtime=@0"]
+        subprocess.run(["tar", "-c", *owned, "-f", draft, "-C", root, "usr", "etc"], check=True)
+
+
+def _add_aws(local: Path) -> None:
+    """Add the ``aws`` command and boto3 of this version; they are guarded there as here."""
+    (python,) = (one for one in packages.depends("python3") if re.fullmatch(r"python3\.\d+", one))
+    folder = local / "lib" / python / "dist-packages"
+    wanted = [f"{name}=={version(name)}" for name in ("awscli", "boto3")]
+    words = "-m pip install --quiet --disable-pip-version-check --no-compile --only-binary=:all:"
+    words = [*words.split(), "--python-version", python.removeprefix("python"), "--target", folder]
+    done = subprocess.run([sys.executable, *words, *wanted], capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+        raise containers.ImageError(f"The aws command could not be fetched: {said}")
+    shutil.rmtree(folder / "bin", ignore_errors=True)
+    shutil.rmtree(folder / "awscli/examples", ignore_errors=True)
+    for service in (folder / "awscli/botocore/data").glob("*/"):
+        for old in sorted(service.glob("*/"))[:-1]:  # versions of an API that nobody asks for
+            shutil.rmtree(old)
+    (folder / "helpers").mkdir()
+    shutil.copy2(guard.__file__, folder / "helpers")
+    (folder / "lab-guard.pth").write_text(guard.HOOK)
+    (local / "bin").mkdir(parents=True)
