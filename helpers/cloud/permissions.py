@@ -351,6 +351,10 @@ def _theirs(arn: str, action: str, resource: str) -> list[dict]:
         return s3.policy(resource)
     if action == "sts:AssumeRole":
         return sts.trust(resource)
+    if action.startswith("ecr:"):
+        from helpers.cloud.services import ecr
+
+        return ecr.policy(resource)
     return []
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from helpers import ledger, machine
 from helpers.containers import engine_vm
+
+HERE, OUTSIDE = "127.0.0.1", "10.0.2.2"  # this machine's loopback, as the Engines know it
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,9 @@ def prefix() -> str:
 def engine() -> Engine:
     """Make sure that a Docker Engine answers, point this process at it and return it.
 
-    Sets ``DOCKER_HOST`` (and for the machine's own Engine nothing else of Docker's), ``LAB_LABEL``
-    and, where the machine has no ``docker`` command, ``PATH``. ``LAB_ENGINE=machine`` or ``vm``
-    forces a rung.
+    Sets ``DOCKER_HOST`` and ``DOCKER_CONFIG`` (and for the machine's own Engine nothing else of
+    Docker's), ``LAB_LABEL`` and, where the machine has no ``docker`` command, ``PATH``.
+    ``LAB_ENGINE=machine`` or ``vm`` forces a rung.
 
     Raises:
         EngineError: there is neither an Engine nor QEMU, or the wanted one does not answer.
@@ -52,7 +56,7 @@ def engine() -> Engine:
     address = None if wanted == "vm" else machine.docker_socket()
     if address:
         version = machine.docker_version(address, seconds=20)
-        found = _use("docker", {"DOCKER_HOST": address}, version, "127.0.0.1")
+        found = _use("docker", {"DOCKER_HOST": address}, version, HERE)
         known = [entry.facts for entry in ledger.entries("engine")]
         facts = {"env": found.environment, "label": label()}
         if facts not in known:
@@ -61,15 +65,35 @@ def engine() -> Engine:
     if wanted == "machine":
         probe = machine.docker_engine()
         raise engine_vm.EngineError(f"Docker does not answer: {probe.why}. Try: {probe.command}")
-    return _use("docker in a VM", *engine_vm.start(), "10.0.2.2")
+    return _use("docker in a VM", *engine_vm.start(), OUTSIDE)
+
+
+def host() -> str:
+    """Return the ``host`` of the Engine that ``engine`` would find, without starting one."""
+    return HERE if os.environ.get("LAB_ENGINE") != "vm" and machine.docker_socket() else OUTSIDE
 
 
 def _use(rung: str, environment: dict[str, str], version: str, host: str) -> Engine:
     """Point this process at an Engine, see to a ``docker`` command, and describe the Engine."""
     for variable in ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT"):
         os.environ.pop(variable, None)
+    environment = {**environment, "DOCKER_CONFIG": str(_config())}
     os.environ.update(environment, LAB_LABEL=label())
     engine_vm.provide_command()
     if not version:
         raise engine_vm.EngineError(f"The Docker Engine ({rung}) does not answer within 20 s.")
     return Engine(rung, environment, version, host)
+
+
+def _config() -> Path:
+    """Return the folder where the ``docker`` command keeps logins: not the learner's own.
+
+    The plug-ins that the learner has are found all the same.
+    """
+    folder, theirs = ledger.home() / "docker", Path.home() / ".docker/cli-plugins"
+    if not folder.exists():
+        ledger.record("files", "logins to registries", path=str(folder))
+        folder.mkdir(mode=0o700)
+        plugins = {"cliPluginsExtraDirs": [str(theirs)]} if theirs.is_dir() else {}
+        (folder / "config.json").write_text(json.dumps(plugins))
+    return folder

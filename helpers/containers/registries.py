@@ -51,12 +51,21 @@ def registry() -> Registry:
     Raises:
         RegistryError: it can neither be fetched nor pulled, or does not start.
     """
-    found = engine()
+    found, where = engine(), port()
+    return Registry(f"{found.host}:{where}", f"http://127.0.0.1:{where}")
+
+
+def port() -> int:
+    """Make sure that the registry runs, without an Engine if it can, and return its port here.
+
+    Raises:
+        RegistryError: as ``registry``.
+    """
     try:
-        port = _process()
+        return _process()
     except packages.PackageError as problem:
-        port = _container(problem)
-    return Registry(f"{found.host}:{port}", f"http://127.0.0.1:{port}")
+        engine()
+        return _container(problem)
 
 
 def program() -> Path:

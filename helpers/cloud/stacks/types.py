@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helpers.cloud.stacks import eks
+from helpers.cloud.stacks import codecommit, eks
 from helpers.cloud.stacks import properties as p
 from helpers.cloud.stacks.custom import Custom
 from helpers.cloud.stacks.properties import CLOSED, EVERYWHERE, TAGS, each, single, tags
@@ -162,8 +162,8 @@ TYPES: dict[str, Type] = {
     "AWS::CodePipeline::Pipeline": Type("codepipeline", "CreatePipeline", "name", "DeletePipeline",
         name="Name", parameters=p.pipeline, update="UpdatePipeline",
         look="GetPipeline name pipeline", gives="Version=.version"),
-    "AWS::CodeCommit::Repository": Type("codecommit", "CreateRepository",
-        "repositoryName=RepositoryName", "DeleteRepository",
+    "AWS::CodeCommit::Repository": codecommit.Repository("codecommit", "CreateRepository",
+        "repositoryName=RepositoryName", "DeleteRepository", parameters=codecommit.repository,
         ref="{repositoryMetadata[repositoryId]}",
         look="GetRepository repositoryName=RepositoryName repositoryMetadata",
         gives="Arn=.Arn Name={RepositoryName} CloneUrlHttp=.cloneUrlHttp CloneUrlSsh=.cloneUrlSsh"),

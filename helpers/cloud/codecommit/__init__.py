@@ -1,0 +1,1 @@
+"""CodeCommit: what its repositories consist of, and how git reaches them."""
