@@ -775,3 +775,106 @@ def handler(event, context):
     assert json.loads(read(s3, name, "heard")) == {"n": 1}
     (message,) = until(lambda: sqs.receive_message(QueueUrl=url).get("Messages"))
     assert json.loads(json.loads(message["Body"])["Message"])["detail-type"] == kind
+
+
+TEMPLATE = """
+Parameters:
+  Source: {Type: String}
+  Store: {Type: String}
+  Target: {Type: String}
+  Restart: {Type: String, Default: "false"}
+Resources:
+  Role:
+    Type: AWS::IAM::Role
+    Properties:
+      AssumeRolePolicyDocument: TRUST
+      Policies:
+        - PolicyName: p
+          PolicyDocument:
+            Version: 2012-10-17
+            Statement:
+              - {Effect: Allow, Action: ["s3:*", "codepipeline:*"], Resource: "*"}
+  Pipeline:
+    Type: AWS::CodePipeline::Pipeline
+    Properties:
+      RoleArn: !GetAtt Role.Arn
+      RestartExecutionOnUpdate: !Ref Restart
+      ArtifactStore: {Type: S3, Location: !Ref Store}
+      DisableInboundStageTransitions: [{StageName: Deploy, Reason: not yet}]
+      Stages:
+        - Name: Source
+          Actions:
+            - Name: Take
+              ActionTypeId: {Category: Source, Owner: AWS, Provider: S3, Version: 1}
+              Configuration:
+                S3Bucket: !Ref Source
+                S3ObjectKey: site.zip
+                PollForSourceChanges: false
+              OutputArtifacts: [{Name: Site}]
+        - Name: Deploy
+          Actions:
+            - Name: Put
+              ActionTypeId: {Category: Deploy, Owner: AWS, Provider: S3, Version: "1"}
+              Configuration: {BucketName: !Ref Target, Extract: true}
+              InputArtifacts: [{Name: Site}]
+  Trail:
+    Type: AWS::CloudTrail::Trail
+    Properties:
+      IsLogging: true
+      S3BucketName: !Ref Store
+      EventSelectors:
+        - ReadWriteType: WriteOnly
+          DataResources:
+            - {Type: "AWS::S3::Object", Values: [!Sub "arn:aws:s3:::${Source}/site.zip"]}
+  OnUpload:
+    Type: AWS::Events::Rule
+    Properties:
+      EventPattern:
+        source: [aws.s3]
+        detail-type: [AWS API Call via CloudTrail]
+        detail:
+          eventSource: [s3.amazonaws.com]
+          eventName: [PutObject]
+          requestParameters: {bucketName: [!Ref Source], key: [site.zip]}
+      Targets:
+        - Id: pipeline
+          Arn: !Sub "arn:aws:codepipeline:${AWS::Region}:${AWS::AccountId}:${Pipeline}"
+          RoleArn: !GetAtt Role.Arn
+Outputs:
+  Pipeline: {Value: !Ref Pipeline}
+"""
+
+
+def test_a_template_makes_a_pipeline_and_what_starts_it(cp, s3, store, source):
+    trust = {"Effect": "Allow", "Action": "sts:AssumeRole"}
+    trust["Principal"] = {"Service": ["codepipeline.amazonaws.com", "events.amazonaws.com"]}
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    given = {"Source": source, "Store": store, "Target": bucket(s3)}
+    cf, name = boto3.client("cloudformation"), f"s{uuid.uuid4().hex[:8]}"
+    stack = {"StackName": name, "TemplateBody": TEMPLATE.replace("TRUST", trust)}
+    stack["Capabilities"] = ["CAPABILITY_IAM"]
+    pairs = lambda values: [  # noqa: E731
+        {"ParameterKey": key, "ParameterValue": value} for key, value in values.items()
+    ]
+    cf.create_stack(**stack, Parameters=pairs(given))
+    cf.get_waiter("stack_create_complete").wait(StackName=name)
+    (found,) = cf.describe_stacks(StackName=name)["Stacks"]
+    made = Made.__new__(Made)
+    made.cp, made.name = cp, found["Outputs"][0]["OutputValue"]
+    first = made.executions()[-1]["pipelineExecutionId"]
+    closed = made.stage("Deploy")["inboundTransitionState"]
+    assert (closed["enabled"], closed["disabledReason"]) == (False, "not yet")
+    stage = {"pipelineName": made.name, "stageName": "Deploy", "transitionType": "Inbound"}
+    cp.enable_stage_transition(**stage)
+    assert made.ends(first) == "Succeeded"
+    s3.put_object(Bucket=source, Key="site.zip", Body=zipped(index__html="two"))
+    until(lambda: len(made.executions()) == 2)
+    assert made.ends(made.executions()[0]["pipelineExecutionId"]) == "Succeeded"
+    assert read(s3, given["Target"]) == "two"
+    cf.update_stack(**stack, Parameters=pairs(given | {"Restart": "true", "Target": bucket(s3)}))
+    cf.get_waiter("stack_update_complete").wait(StackName=name)
+    assert cp.get_pipeline(name=made.name)["pipeline"]["version"] == 2
+    assert len(made.executions()) == 3
+    cf.delete_stack(StackName=name)
+    cf.get_waiter("stack_delete_complete").wait(StackName=name)
+    assert made.name not in [one["name"] for one in cp.list_pipelines()["pipelines"]]

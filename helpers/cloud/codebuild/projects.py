@@ -54,8 +54,8 @@ CURATED = [
 ]
 
 
-def new(asked: dict, region: str) -> dict:
-    """Return a project as it was asked for.
+def new(asked: dict, region: str, service: str = "codebuild") -> dict:
+    """Return a project as it was asked for, whose role trusts a service.
 
     Raises:
         NotImplementedError: it needs what is not here.
@@ -85,7 +85,7 @@ def new(asked: dict, region: str) -> dict:
     project["environment"] = {"environmentVariables": [], "privilegedMode": False} | project[
         "environment"
     ]
-    _check(project)
+    _check(project, service)
     return project | {"created": now, "lastModified": now}
 
 
@@ -114,7 +114,7 @@ def build(project: dict, asked: dict) -> dict:
     }
     replaced["environment"]["environmentVariables"] = list(variables.values())
     made = project | replaced
-    _check(made)
+    _check(made, "codebuild")
     one, region = str(uuid.uuid4()), project["arn"].split(":")[3]
     taken = (
         "source secondarySources environment cache serviceRole timeoutInMinutes "
@@ -149,7 +149,7 @@ def _logs(project: dict, build_id: str, region: str) -> dict:
     return told | {"groupName": group, "streamName": stream, "cloudWatchLogsArn": arn}
 
 
-def _check(project: dict) -> None:
+def _check(project: dict, service: str) -> None:
     source, artifacts, environment = (
         project[name] for name in ("source", "artifacts", "environment")
     )
@@ -187,7 +187,7 @@ def _check(project: dict) -> None:
     if not project["serviceRole"].startswith(f"arn:aws:iam::{ACCOUNT}:role/"):
         text = "Invalid service role: Service role account ID does not match caller's account"
         raise invalid(text)
-    sts.assume(project["serviceRole"], "codebuild")
+    sts.assume(project["serviceRole"], service)
 
 
 def short(name: str) -> str:
