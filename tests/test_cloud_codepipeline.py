@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import until
 
-from helpers import cloud
+from helpers import cloud, machine
 from helpers.cloud.codepipeline import variables
 
 ACCOUNT = "123456789012"
@@ -140,6 +140,14 @@ class Made:
         find = lambda: self.execution(one or self.first)["status"]  # noqa: E731
         return until(lambda: (s := find()) not in ("InProgress", "Stopping") and s)
 
+    def succeeds(self, one=None):
+        """Wait until an execution has succeeded."""
+        status = self.ends(one)
+        results = [a["output"]["executionResult"] for a in self.actions(one).values()]
+        assert status == "Succeeded", str(
+            [r["errorDetails"] for r in results if "errorDetails" in r]
+        )
+
     def stage(self, name):
         found = self.cp.get_pipeline_state(name=self.name)["stageStates"]
         return {one["stageName"]: one for one in found}[name]
@@ -206,7 +214,7 @@ def test_a_source_is_approved_and_deployed(pipeline, source, s3):
     assert "latestExecution" not in made.stage("End")
     assert s3.list_objects_v2(Bucket=target)["KeyCount"] == 0
     where = made.answer()
-    assert made.ends() == "Succeeded"
+    made.succeeds()
     assert read(s3, target) == "one"
     asked = made.state("Middle", "Ask")
     assert (asked["status"], asked["summary"]) == ("Succeeded", "fine")
@@ -238,7 +246,7 @@ def test_actions_of_the_same_order_run_at_once_and_the_next_after_them(pipeline,
     assert made.state("Middle", "C") == {}
     made.answer(name="B")
     made.answer(name="C")
-    assert made.ends() == "Succeeded"
+    made.succeeds()
 
 
 def test_variables_reach_later_actions(pipeline, source, s3):
@@ -262,7 +270,7 @@ def test_variables_reach_later_actions(pipeline, source, s3):
     made.answer("End")
     second = made.start(variables=[{"name": "Stage", "value": "live"}])
     made.answer("End")
-    assert made.ends(second) == "Succeeded"
+    made.succeeds(second)
     assert read(s3, target, f"live/{version}/{second}/index.html") == "one"
     assert made.execution(second)["variables"] == [{"name": "Stage", "resolvedValue": "live"}]
     wrong = [{"name": "Nothing", "value": "x"}]
@@ -296,9 +304,10 @@ def test_sources_may_be_of_another_version(pipeline, source, s3):
     old = s3.head_object(Bucket=source, Key="site.zip")["VersionId"]
     s3.put_object(Bucket=source, Key="site.zip", Body=zipped(index__html="two"))
     made = pipeline([take(source)], [put(target)])
-    assert made.ends() == "Succeeded" and read(s3, target) == "two"
+    made.succeeds()
+    assert read(s3, target) == "two"
     revision = {"actionName": "Take", "revisionType": "S3_OBJECT_VERSION_ID", "revisionValue": old}
-    assert made.ends(made.start(sourceRevisions=[revision])) == "Succeeded"
+    made.succeeds(made.start(sourceRevisions=[revision]))
     assert read(s3, target) == "one"
 
 
@@ -354,7 +363,8 @@ def test_a_failed_stage_runs_again_from_its_failed_actions(pipeline, source, s3)
     s3.create_bucket(Bucket=missing)
     made.cp.retry_stage_execution(**retry, retryMode="FAILED_ACTIONS")
     made.answer("End", "Last")
-    assert made.ends() == "Succeeded" and read(s3, missing) == "one"
+    made.succeeds()
+    assert read(s3, missing) == "one"
     runs = made.cp.list_action_executions(pipelineName=made.name)["actionExecutionDetails"]
     names = [one["actionName"] for one in runs if one["stageName"] == "Middle"]
     assert sorted(names) == ["Ask", "Bad", "Bad", "Good"]
@@ -368,7 +378,7 @@ def test_a_failed_stage_runs_again_from_its_failed_actions(pipeline, source, s3)
     until(lambda: made.stage("Middle")["latestExecution"]["status"] == "InProgress")
     made.answer()
     made.answer("End", "Last")
-    assert made.ends(second) == "Succeeded"
+    made.succeeds(second)
 
 
 def test_a_role_without_a_permission_fails_the_action_in_awss_words(pipeline, source, s3, cp):
@@ -383,7 +393,7 @@ def test_a_role_without_a_permission_fails_the_action_in_awss_words(pipeline, so
     error = made.error("Take", made.start())  # the artifact cannot be written
     assert "Amazon S3:AccessDenied:" in error["message"] and "s3:PutObject" in error["message"]
     allow(name, "s3:*")
-    assert made.ends(made.start()) == "Succeeded"
+    made.succeeds(made.start())
 
 
 def test_templates_are_files_of_artifacts(pipeline, s3, source):
@@ -410,7 +420,7 @@ def test_templates_are_files_of_artifacts(pipeline, s3, source):
     asked = made.actions()["Ask"]["input"]["resolvedConfiguration"]["CustomData"]
     assert asked == stack["Outputs"][0]["OutputValue"]
     made.answer()
-    assert made.ends() == "Succeeded"
+    made.succeeds()
     refused("ValidationError", boto3.client("cloudformation").describe_stacks, StackName=name)
     change = {"ActionMode": "CHANGE_SET_REPLACE", "ChangeSetName": "c", **common}
     go = {"ActionMode": "CHANGE_SET_EXECUTE", "ChangeSetName": "c", "StackName": name}
@@ -498,10 +508,10 @@ def test_a_newer_execution_overtakes_one_that_waits(pipeline, source):
     assert until(lambda: waits(third))
     assert made.stage("Middle")["latestExecution"]["pipelineExecutionId"] == made.first
     made.answer()
-    assert made.ends() == "Succeeded"
+    made.succeeds()
     until(lambda: made.stage("Middle")["latestExecution"]["pipelineExecutionId"] == third)
     made.answer()
-    assert made.ends(third) == "Succeeded"
+    made.succeeds(third)
     statuses = [one["status"] for one in made.executions()]
     assert statuses == ["Succeeded", "Superseded", "Succeeded"]
 
@@ -515,7 +525,7 @@ def test_queued_executions_wait_and_parallel_ones_do_not(pipeline, source):
     for one in (made.first, *others):
         until(lambda one=one: made.stage("Middle")["latestExecution"]["pipelineExecutionId"] == one)
         made.answer()
-        assert made.ends(one) == "Succeeded"
+        made.succeeds(one)
     made = pipeline([take(source)], [approve()], **more | {"executionMode": "PARALLEL"})
     made.start()
     running = lambda: [  # noqa: E731
@@ -537,18 +547,20 @@ def test_nobody_enters_a_stage_that_is_closed(pipeline, source):
     assert made.execution(made.first)["status"] == "InProgress"
     made.cp.enable_stage_transition(**stage)
     made.answer("End", "Last")
-    assert made.ends() == "Succeeded"
+    made.succeeds()
 
 
 def test_a_stage_goes_back_to_what_an_earlier_execution_had(pipeline, source, s3):
     target = bucket(s3)
     made = pipeline([take(source)], [put(target)], pipelineType="V2")
-    assert made.ends() == "Succeeded"
+    made.succeeds()
     s3.put_object(Bucket=source, Key="site.zip", Body=zipped(index__html="two"))
-    assert made.ends(made.start()) == "Succeeded" and read(s3, target) == "two"
+    made.succeeds(made.start())
+    assert read(s3, target) == "two"
     back = {"pipelineName": made.name, "stageName": "Middle"}
     one = made.cp.rollback_stage(**back, targetPipelineExecutionId=made.first)
-    assert made.ends(one["pipelineExecutionId"]) == "Succeeded" and read(s3, target) == "one"
+    made.succeeds(one["pipelineExecutionId"])
+    assert read(s3, target) == "one"
     found = made.executions()[0]
     assert (found["executionType"], found["trigger"]["triggerType"]) == (
         "ROLLBACK",
@@ -672,7 +684,7 @@ CALL = {"source": ["aws.s3"], "detail-type": ["AWS API Call via CloudTrail"]}
 def test_an_upload_starts_the_pipeline_of_a_rule(pipeline, source, s3, rule, starter, way):
     target = bucket(s3)
     made = pipeline([take(source)], [put(target)])
-    assert made.ends() == "Succeeded"
+    made.succeeds()
     if way == "notification":
         config = {"NotificationConfiguration": {"EventBridgeConfiguration": {}}}
         s3.put_bucket_notification_configuration(Bucket=source, **config)
@@ -689,7 +701,7 @@ def test_an_upload_starts_the_pipeline_of_a_rule(pipeline, source, s3, rule, sta
     until(lambda: len(made.executions()) == 2)
     newest = made.executions()[0]
     assert newest["trigger"] == {"triggerType": "CloudWatchEvent", "triggerDetail": by}
-    assert made.ends(newest["pipelineExecutionId"]) == "Succeeded"
+    made.succeeds(newest["pipelineExecutionId"])
     assert read(s3, target) == "two"
     assert len(made.executions()) == 2
 
@@ -866,10 +878,10 @@ def test_a_template_makes_a_pipeline_and_what_starts_it(cp, s3, store, source):
     assert (closed["enabled"], closed["disabledReason"]) == (False, "not yet")
     stage = {"pipelineName": made.name, "stageName": "Deploy", "transitionType": "Inbound"}
     cp.enable_stage_transition(**stage)
-    assert made.ends(first) == "Succeeded"
+    made.succeeds(first)
     s3.put_object(Bucket=source, Key="site.zip", Body=zipped(index__html="two"))
     until(lambda: len(made.executions()) == 2)
-    assert made.ends(made.executions()[0]["pipelineExecutionId"]) == "Succeeded"
+    made.succeeds(made.executions()[0]["pipelineExecutionId"])
     assert read(s3, given["Target"]) == "two"
     cf.update_stack(**stack, Parameters=pairs(given | {"Restart": "true", "Target": bucket(s3)}))
     cf.get_waiter("stack_update_complete").wait(StackName=name)
@@ -878,3 +890,121 @@ def test_a_template_makes_a_pipeline_and_what_starts_it(cp, s3, store, source):
     cf.delete_stack(StackName=name)
     cf.get_waiter("stack_delete_complete").wait(StackName=name)
     assert made.name not in [one["name"] for one in cp.list_pipelines()["pipelines"]]
+
+
+# --- With CodeCommit, CodeBuild, ECR and EKS
+
+SPEC = """
+version: 0.2
+env:
+  exported-variables: [WORDS]
+phases:
+  build:
+    commands:
+      - export WORDS=$(wc -w <index.html)
+      - echo "$GREETING $CODEBUILD_RESOLVED_SOURCE_VERSION" >built.txt
+      - test "$WORDS" -lt 5
+artifacts:
+  files: [index.html, built.txt]
+"""
+docker = pytest.mark.skipif(not machine.docker_engine().works, reason="no Docker Engine")
+
+
+def commit(repository, **files):
+    """Commit files and return the commit's id."""
+    client = boto3.client("codecommit")
+    put = [{"filePath": n.replace("__", "."), "fileContent": t} for n, t in files.items()]
+    branch = {"repositoryName": repository, "branchName": "main"}
+    try:
+        branch["parentCommitId"] = client.get_branch(**branch)["branch"]["commitId"]
+    except ClientError:  # the first one
+        branch.pop("parentCommitId", None)
+    return client.create_commit(**branch, putFiles=put, commitMessage="say it")["commitId"]
+
+
+def repository():
+    name = f"c{uuid.uuid4().hex[:8]}"
+    boto3.client("codecommit").create_repository(repositoryName=name)
+    return name
+
+
+def cloned(name, **more):
+    settings = {"RepositoryName": name, "BranchName": "main", "PollForSourceChanges": "false"}
+    return action("Source", "CodeCommit", "Take", outputs=["Site"], **settings | more)
+
+
+def test_a_push_starts_the_pipeline_of_a_rule(pipeline, s3, rule, starter, role):
+    name, target = repository(), bucket(s3)
+    first = commit(name, index__html="one")
+    ask = approve(order=2, CustomData="#{Src.CommitId} #{Src.CommitMessage} #{Src.BranchName}")
+    allow("pipeline", ["s3:*", "cloudformation:*", "lambda:*", "codecommit:GetBranch"])
+    made = pipeline([cloned(name, namespace="Src")], [put(target), ask])
+    assert "have the permissions required to access the" in made.error("Take")["message"]
+    allow("pipeline", ["s3:*", "cloudformation:*", "lambda:*", "codecommit:Get*"])
+    assert "codecommit:UploadArchive" in made.error("Take", made.start())["message"]
+    allow("pipeline", ["s3:*", "cloudformation:*", "lambda:*", "codecommit:*", "codebuild:*"])
+    started = made.start()
+    made.answer()
+    made.succeeds(started)
+    assert read(s3, target) == "one"
+    asked = made.actions(started)["Ask"]["input"]["resolvedConfiguration"]
+    assert asked["CustomData"].split() == [first, "say", "it", "main"]
+    assert made.executions()[0]["sourceRevisions"][0]["revisionId"] == first
+    where = f"arn:aws:codecommit:us-east-1:{ACCOUNT}:{name}"
+    pattern = {"source": ["aws.codecommit"], "resources": [where]}
+    pattern["detail-type"] = ["CodeCommit Repository State Change"]
+    pattern["detail"] = {"referenceType": ["branch"], "referenceName": ["main"]}
+    rule(pattern, {"Arn": arn(made), "RoleArn": starter})
+    second = commit(name, index__html="two")
+    until(lambda: len(made.executions()) == 4)
+    made.answer()
+    made.succeeds(made.executions()[0]["pipelineExecutionId"])
+    assert made.executions()[0]["sourceRevisions"][0]["revisionId"] == second
+    assert read(s3, target) == "two"
+    boto3.client("codecommit").delete_repository(repositoryName=name)
+    assert "does not exist" in made.error("Take", made.start())["message"]
+
+
+@docker
+@pytest.mark.slow
+def test_a_build_passes_on_files_and_variables_and_fails_readably(pipeline, s3, role):
+    name, target = repository(), bucket(s3)
+    version = commit(name, index__html="one two", buildspec__yml=SPEC)
+    builder = make_role(f"r{uuid.uuid4().hex[:8]}", "codebuild", ["s3:*", "logs:*"])
+    kind = {"type": "LINUX_CONTAINER", "image": "aws/codebuild/standard:7.0"}
+    boto3.client("codebuild").create_project(
+        name=name,
+        serviceRole=builder,
+        source={"type": "CODEPIPELINE"},
+        artifacts={"type": "CODEPIPELINE"},
+        environment=kind | {"computeType": "BUILD_GENERAL1_SMALL"},
+    )
+    given = json.dumps([{"name": "GREETING", "value": "#{Src.BranchName}"}])
+    settings = {"ProjectName": name, "EnvironmentVariables": given, "namespace": "Built"}
+    build = action("Build", "CodeBuild", inputs=["Site"], outputs=["Out"], **settings)
+    allow("pipeline", ["s3:*", "codecommit:*"])
+    last = [put(target, inputs=["Out"], ObjectKey="#{Built.WORDS}")]
+    made = pipeline([cloned(name, namespace="Src")], [build], last)
+    error = made.error("CodeBuild")
+    assert error["code"] == "PermissionError" and "codebuild:StartBuild" in error["message"]
+    allow("pipeline", ["s3:*", "codecommit:*", "codebuild:*"])
+    second = made.start()
+    made.succeeds(second)
+    assert read(s3, target, "2/built.txt").split() == ["main", version]
+    done = made.actions(second)["CodeBuild"]["output"]
+    assert done["outputVariables"] == {"WORDS": "2"}
+    one = done["executionResult"]["externalExecutionId"]
+    (facts,) = boto3.client("codebuild").batch_get_builds(ids=[one])["builds"]
+    assert facts["initiator"] == f"codepipeline/{made.name}"
+    commit(name, index__html="a b c d e f")
+    third = made.start()
+    message = made.error("CodeBuild", third)["message"]
+    assert message.startswith("Build terminated with state: FAILED. Phase: BUILD, Code: COMMAND_EX")
+    assert 'test "$WORDS" -lt 5' in message
+    commit(name, buildspec__yml=SPEC.replace("test", "sleep 600; test"))
+    fourth = made.start()
+    running = lambda: made.actions(fourth).get("CodeBuild", {}).get("output", {})  # noqa: E731
+    one = until(lambda: running().get("executionResult", {}).get("externalExecutionId"))
+    made.cp.delete_pipeline(name=made.name)
+    builds = boto3.client("codebuild").batch_get_builds
+    until(lambda: builds(ids=[one])["builds"][0]["buildStatus"] == "STOPPED")

@@ -227,7 +227,9 @@ class Build:
     def _fetch(self) -> Files:
         """Put the sources into the container, and return the files of the primary one."""
         first: Files = {}
-        version = self.facts.get("sourceVersion") or ""
+        # A pipeline's artifact is what it is: the version is that of the pipeline's own source.
+        artifact = self.facts["source"]["type"] == "CODEPIPELINE"
+        version = "" if artifact else self.facts.get("sourceVersion") or ""
         for source in self._given:
             name = source.get("sourceIdentifier", "")
             try:
@@ -239,7 +241,8 @@ class Build:
             self._container.put(files, self._folders[name])
             if not name:
                 first = files
-                self.facts |= {"resolvedSourceVersion": resolved} if resolved else {}
+                known = resolved and not artifact
+                self.facts |= {"resolvedSourceVersion": resolved} if known else {}
         return first
 
     def _work(self, spec: buildspec.Buildspec) -> str:
