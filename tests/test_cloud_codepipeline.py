@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import until
 
-from helpers import cloud, machine
+from helpers import cloud, containers, machine
 from helpers.cloud.codepipeline import variables
+from helpers.cluster.api import Api
 
 ACCOUNT = "123456789012"
 
@@ -140,13 +141,14 @@ class Made:
         find = lambda: self.execution(one or self.first)["status"]  # noqa: E731
         return until(lambda: (s := find()) not in ("InProgress", "Stopping") and s)
 
+    def errors(self, one=None):
+        """Why the actions of an execution failed, by their names."""
+        results = {n: a["output"]["executionResult"] for n, a in self.actions(one).items()}
+        return {n: r["errorDetails"] for n, r in results.items() if "errorDetails" in r}
+
     def succeeds(self, one=None):
         """Wait until an execution has succeeded."""
-        status = self.ends(one)
-        results = [a["output"]["executionResult"] for a in self.actions(one).values()]
-        assert status == "Succeeded", str(
-            [r["errorDetails"] for r in results if "errorDetails" in r]
-        )
+        assert self.ends(one) == "Succeeded", f"{self.errors(one)}"
 
     def stage(self, name):
         found = self.cp.get_pipeline_state(name=self.name)["stageStates"]
@@ -164,8 +166,11 @@ class Made:
         return {a["actionName"]: a for a in reversed(found["actionExecutionDetails"])}
 
     def error(self, name, one=None):
+        """Wait until an execution has failed at an action, and return why."""
         assert self.ends(one) == "Failed"
-        return self.actions(one)[name]["output"]["executionResult"]["errorDetails"]
+        errors = self.errors(one)
+        assert list(errors) == [name], f"{errors}"
+        return errors[name]
 
     def answer(self, stage="Middle", name="Ask", status="Approved", summary="fine"):
         token = until(lambda: self.state(stage, name).get("token"))
@@ -1008,3 +1013,85 @@ def test_a_build_passes_on_files_and_variables_and_fails_readably(pipeline, s3, 
     made.cp.delete_pipeline(name=made.name)
     builds = boto3.client("codebuild").batch_get_builds
     until(lambda: builds(ids=[one])["builds"][0]["buildStatus"] == "STOPPED")
+
+
+MANIFEST = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - {name: web, image: "$IMAGE", env: [{name: HOME_OF, value: "${NOBODY}"}]}
+"""
+
+
+@docker
+@pytest.mark.slow
+def test_an_image_is_built_and_deployed_to_a_cluster(pipeline, s3, source, shared_home):
+    name, images = f"r{uuid.uuid4().hex[:8]}", f"i{uuid.uuid4().hex[:8]}"
+    may = ["s3:*", "logs:*"]
+    own = make_role(name, "codepipeline", may)
+    ecr, eks = boto3.client("ecr"), boto3.client("eks")
+    uri = ecr.create_repository(repositoryName=images)["repository"]["repositoryUri"]
+    subnets = boto3.client("ec2").describe_subnets()["Subnets"]
+    subnets = {one["AvailabilityZone"]: one["SubnetId"] for one in subnets}
+    place = {"subnetIds": list(subnets.values())[:2]}
+    eks.create_cluster(name="prod", roleArn=make_role("eks", "eks"), resourcesVpcConfig=place)
+    eks.get_waiter("cluster_active").wait(name="prod")
+    group = {"clusterName": "prod", "nodegroupName": "n", "subnets": place["subnetIds"]}
+    size = {"minSize": 1, "maxSize": 1, "desiredSize": 1}
+    eks.create_nodegroup(**group, nodeRole=make_role("ec2", "ec2"), scalingConfig=size)
+    base = f"FROM {containers.prefix()}/codebuild\n"
+    files = {"Dockerfile": base + 'COPY index.html /\nCMD ["sleep", "1000"]\n'}
+    files |= {"index__html": "one", "k8s/web__yaml": MANIFEST}
+    s3.put_object(Bucket=source, Key="site.zip", Body=zipped(**files))
+    settings = {
+        "ECRRepositoryName": images,
+        "ImageTags": "latest,#{codepipeline.PipelineExecutionId}",
+    }
+    build = action(
+        "Build", "ECRBuildAndPublish", "Image", inputs=["Site"], namespace="Image", **settings
+    )
+    settings = {"ClusterName": "prod", "ManifestFiles": "k8s/web.yaml"}
+    deploy = action("Deploy", "EKS", inputs=["Site"], **settings)
+    tag = "#{codepipeline.PipelineExecutionId}"
+    deploy["environmentVariables"] = [{"name": "IMAGE", "value": f"{uri}:{tag}"}]
+    made = pipeline([take(source)], [build], [deploy], role=own, pipelineType="V2")
+    assert "ecr:DescribeRepositories" in made.error("Image")["message"]
+    allow(name, [*may, "ecr:*"])
+    error = made.error("EKS", second := made.start())
+    assert "eks:DescribeCluster" in error["message"]
+    variables = made.actions(second)["Image"]["output"]["outputVariables"]
+    (about,) = ecr.describe_images(repositoryName=images)["imageDetails"]
+    assert variables == {"ECRImageDigestId": about["imageDigest"], "ECRRepositoryName": images}
+    assert sorted(about["imageTags"]) == sorted(["latest", second])
+    allow(name, [*may, "ecr:*", "eks:DescribeCluster"])
+    retry = {"pipelineName": made.name, "stageName": "End", "pipelineExecutionId": second}
+    retry["retryMode"] = "FAILED_ACTIONS"
+    made.cp.retry_stage_execution(**retry)
+    message = made.error("EKS", second)["message"]
+    assert message.startswith("kubectl apply failed:") and "Unauthorized" in message
+    entry = {"clusterName": "prod", "principalArn": own}
+    eks.create_access_entry(**entry)
+    policy = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
+    eks.associate_access_policy(**entry, policyArn=policy, accessScope={"type": "cluster"})
+    eks.get_waiter("nodegroup_active").wait(clusterName="prod", nodegroupName="n")
+    made.cp.retry_stage_execution(**retry)
+    made.succeeds(second)
+    admin = Api(shared_home / "clusters/eks-prod/kubeconfig")
+    found = admin.get("/apis/apps/v1/namespaces/default/deployments/web")
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"{uri}:{second}"
+    assert container["env"][0]["value"] == "${NOBODY}"
+    assert found["status"]["readyReplicas"] == 1
+    files["k8s/web__yaml"] = MANIFEST.replace("kind: Deployment", "kind: Nothing")
+    s3.put_object(Bucket=source, Key="site.zip", Body=zipped(**files))
+    assert 'no matches for kind "Nothing"' in made.error("EKS", made.start())["message"]
+    eks.delete_nodegroup(clusterName="prod", nodegroupName="n")
+    eks.get_waiter("nodegroup_deleted").wait(clusterName="prod", nodegroupName="n")
+    eks.delete_cluster(name="prod")

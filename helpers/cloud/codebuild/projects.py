@@ -85,7 +85,8 @@ def new(asked: dict, region: str, service: str = "codebuild") -> dict:
     project["environment"] = {"environmentVariables": [], "privilegedMode": False} | project[
         "environment"
     ]
-    _check(project, service)
+    _check(project)
+    sts.assume(project["serviceRole"], service)
     return project | {"created": now, "lastModified": now}
 
 
@@ -114,7 +115,7 @@ def build(project: dict, asked: dict) -> dict:
     }
     replaced["environment"]["environmentVariables"] = list(variables.values())
     made = project | replaced
-    _check(made, "codebuild")
+    _check(made)
     one, region = str(uuid.uuid4()), project["arn"].split(":")[3]
     taken = (
         "source secondarySources environment cache serviceRole timeoutInMinutes "
@@ -149,7 +150,7 @@ def _logs(project: dict, build_id: str, region: str) -> dict:
     return told | {"groupName": group, "streamName": stream, "cloudWatchLogsArn": arn}
 
 
-def _check(project: dict, service: str) -> None:
+def _check(project: dict) -> None:
     source, artifacts, environment = (
         project[name] for name in ("source", "artifacts", "environment")
     )
@@ -187,7 +188,6 @@ def _check(project: dict, service: str) -> None:
     if not project["serviceRole"].startswith(f"arn:aws:iam::{ACCOUNT}:role/"):
         text = "Invalid service role: Service role account ID does not match caller's account"
         raise invalid(text)
-    sts.assume(project["serviceRole"], service)
 
 
 def short(name: str) -> str:

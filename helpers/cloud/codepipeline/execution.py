@@ -243,6 +243,7 @@ class Job:
         self.status, self.error = "InProgress", {}
         self.started = self.updated = utcnow()
         self.configuration: dict[str, str] = {}
+        self.environment: dict[str, str] = {}
         self.external: dict[str, str] = {}
         self.variables: dict[str, str] = {}
         self.wanted = execution.wanted.get(self.name, "")  # the revision of a source
@@ -306,8 +307,11 @@ class Job:
         from helpers.cloud.codepipeline import actions
 
         try:
-            given = self.action["configuration"]
-            self.configuration = variables.resolve(given, self.execution.known())
+            known = self.execution.known()
+            self.configuration = variables.resolve(self.action["configuration"], known)
+            pairs = self.action.get("environmentVariables", ())
+            given = {one["name"]: one["value"] for one in pairs}
+            self.environment = variables.resolve(given, known)
             actions.find(self.action["actionTypeId"]).run(self, self.caller())
             self.settle("Succeeded")
             return

@@ -76,9 +76,6 @@ class _Commands:
     def __init__(self, job: Job, folder: Path, namespace: str) -> None:
         self.job, self.folder, self.namespace = job, folder, namespace
         self.source = folder / "source"
-        self.values = {
-            one["name"]: one["value"] for one in job.action.get("environmentVariables", ())
-        }
 
     def apply(self, names: list[str]) -> None:
         """Apply manifests and wait for the workloads in them."""
@@ -126,6 +123,6 @@ class _Commands:
         if not path.is_file() or not path.resolve().is_relative_to(self.source.resolve()):
             text = f"File [{name}] does not exist in artifact [{self.job.inputs[0]}]"
             raise Failed(text, "ConfigurationError")
-        value = lambda found: self.values.get(found[1] or found[2], found[0])  # noqa: E731
+        value = lambda found: self.job.environment.get(found[1] or found[2], found[0])  # noqa: E731
         path.write_text(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, path.read_text()))
         return path

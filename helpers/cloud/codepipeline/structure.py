@@ -96,8 +96,11 @@ def _action(one: dict, kind: str, region: str, made: set[str], first: bool) -> N
         raise _wrong(f"Source action '{name}' is only allowed in the first stage")
     if provider.v2 and kind != "V2":
         raise _wrong(f"ActionType ({facts}) in action '{name}' needs a pipeline of type V2")
-    if one.get("environmentVariables") and not provider.v2:
+    environment = one.get("environmentVariables") or []
+    if environment and what["provider"] != "EKS":
         raise NotImplementedError(f"environmentVariables of {what['provider']} actions")
+    if any(variable.get("type", "PLAINTEXT") != "PLAINTEXT" for variable in environment):
+        raise NotImplementedError("environmentVariables out of Secrets Manager")
     keys = provider.settings.split()
     for key in keys:
         if key.endswith("*") and not given.get(key[:-1]):
