@@ -19,6 +19,7 @@ from hypothesis import strategies as some
 from waiting import until
 
 from helpers import cloud, containers, ledger, machine
+from helpers.cluster.api import Api
 
 ACCOUNT = "123456789012"
 REPOSITORY = f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository"
@@ -504,3 +505,111 @@ def test_nothing_is_left_of_a_stack_with_images(aws, ecr):
     cf.delete_stack(StackName="images")
     cf.get_waiter("stack_delete_complete").wait(StackName="images")
     refused("RepositoryNotFoundException", ecr.describe_images, repositoryName="stacked")
+
+
+# --- Nodes that pull
+
+
+@pytest.fixture(scope="module")
+def node(aws):
+    """The API of a cluster with one node, and the name of the node's role."""
+    iam, eks = boto3.client("iam"), boto3.client("eks")
+    arns = {}
+    for name in ("eks", "ec2"):
+        one = {"Effect": "Allow", "Action": "sts:AssumeRole"}
+        one["Principal"] = {"Service": f"{name}.amazonaws.com"}
+        trust = json.dumps({"Version": "2012-10-17", "Statement": [one]})
+        role = iam.create_role(RoleName=f"pulls-{name}", AssumeRolePolicyDocument=trust)
+        arns[name] = role["Role"]["Arn"]
+    found = boto3.client("ec2").describe_subnets()["Subnets"]
+    subnets = [one["SubnetId"] for one in sorted(found, key=lambda one: one["AvailabilityZone"])]
+    place = {"subnetIds": subnets[:2]}
+    eks.create_cluster(name="pulls", roleArn=arns["eks"], resourcesVpcConfig=place)
+    eks.get_waiter("cluster_active").wait(name="pulls")
+    group = {"clusterName": "pulls", "nodegroupName": "one"}
+    eks.create_nodegroup(
+        **group,
+        nodeRole=arns["ec2"],
+        subnets=subnets[:1],
+        scalingConfig={"minSize": 1, "maxSize": 1, "desiredSize": 1},
+    )
+    eks.get_waiter("nodegroup_active").wait(**group)
+    yield Api(ledger.home() / "clusters/eks-pulls/kubeconfig"), "pulls-ec2"
+    eks.delete_nodegroup(**group)
+    eks.get_waiter("nodegroup_deleted").wait(**group)
+    eks.delete_cluster(name="pulls")
+    eks.get_waiter("cluster_deleted").wait(name="pulls")
+
+
+def pod(api, name, image, policy, **spec):
+    """Run a pod; return a function that says why it waits, if it does, or its phase."""
+    container = {"name": "main", "image": image, "imagePullPolicy": policy}
+    body = {"containers": [container | {"command": ["sleep", "60"]}], **spec}
+    body |= {"terminationGracePeriodSeconds": 0}
+    pods = "/api/v1/namespaces/default/pods"
+    api.create(pods, {"metadata": {"name": name}, "spec": body})
+
+    def state():
+        status = api.get(f"{pods}/{name}")["status"]
+        for one in status.get("containerStatuses", []):
+            if waiting := one["state"].get("waiting"):
+                return f"{waiting['reason']}: {waiting.get('message')}"
+        return status["phase"]
+
+    return state
+
+
+def runs(image):
+    """Make an image that something can run in, and return its name."""
+    containers.image("debian:stable-slim")
+    good(f"echo FROM debian:stable-slim | docker build -q --label $LAB_LABEL -t {image} -")
+    return image
+
+
+def said(api, name):
+    """What the events about a pod say."""
+    events = api.get("/api/v1/namespaces/default/events")["items"]
+    return [one["message"] for one in events if one["involvedObject"]["name"] == name]
+
+
+@pytest.mark.slow
+@needs_docker
+def test_a_node_pulls_as_its_role_may(docker, aws, repository, node):
+    api, role = node
+    image = runs(f"{repository.uri}:v1")
+    login(image)
+    digest = pushed(good(f"docker push {image}"))
+    until(lambda: api.get("/api/v1/namespaces/default/serviceaccounts")["items"])
+    pod(api, "denied", image, "Always")
+    until(lambda: any("no basic auth credentials" in one for one in said(api, "denied")))
+    iam = boto3.client("iam")
+    statement = {"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_role_policy(RoleName=role, PolicyName="token", PolicyDocument=document)
+    waits = pod(api, "refused", image, "Always")
+    until(lambda: any("ecr:BatchGetImage" in one for one in said(api, "refused")))
+    assert waits().startswith(("ErrImagePull", "ImagePullBackOff"))
+    policy = "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly"
+    iam.attach_role_policy(RoleName=role, PolicyArn=policy)
+    phase = pod(api, "allowed", image, "Always")
+    until(lambda: phase() == "Running")
+    iam.detach_role_policy(RoleName=role, PolicyArn=policy)
+    phase = pod(api, "present", f"{repository.uri}@{digest}", "IfNotPresent")
+    until(lambda: phase() == "Running")
+    assert not any("Pulling" in one for one in said(api, "present"))
+
+
+@pytest.mark.slow
+@needs_docker
+def test_a_pod_brings_a_login_of_its_own(docker, aws, ecr, repository, node):
+    api, _ = node
+    image = runs(f"{repository.uri}:v1")
+    login(image)
+    good(f"docker push {image}")
+    word, _ = password(ecr)
+    config = {"auths": {image.split("/")[0]: {"username": "AWS", "password": word}}}
+    data = {".dockerconfigjson": base64.b64encode(json.dumps(config).encode()).decode()}
+    secret = {"metadata": {"name": "ecr"}, "type": "kubernetes.io/dockerconfigjson", "data": data}
+    api.create("/api/v1/namespaces/default/secrets", secret)
+    phase = pod(api, "guest", image, "Always", imagePullSecrets=[{"name": "ecr"}])
+    until(lambda: phase() == "Running")

@@ -73,6 +73,7 @@ class Cluster:
         labels: dict[str, str] | None = None,
         taints: list[dict] | None = None,
         provider: str = "",
+        logins: str = "",
     ) -> str:
         """Start a node and return its name; ``wait_ready`` tells when it may be used.
 
@@ -84,6 +85,7 @@ class Cluster:
             labels: labels of the Node.
             taints: taints of the Node.
             provider: its ``providerID``.
+            logins: where it is told how it logs in to registries (a URL).
         """
         with open(self.folder / "nodes.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -104,6 +106,7 @@ class Cluster:
                 labels=labels or {},
                 taints=taints or [],
                 provider=provider,
+                logins=logins,
             )
             (folder / "node.json").write_text(json.dumps(asdict(settings)))
         authority, address = Authority(self.folder), settings.address

@@ -149,23 +149,22 @@ class Repository:
         """
         with self.changing(about["who"]), tempfile.TemporaryDirectory() as scratch:
             parent = self._parent(branch, about["parent"])
-            index = {"GIT_INDEX_FILE": f"{scratch}/index"}
+            index = {"GIT_INDEX_FILE": f"{scratch}/index", "GIT_WORK_TREE": scratch}
             if parent:
                 self.git("read-tree", parent, **index)
-            lines = []
+            words = ["update-index", "--add"]
             for one in puts:
-                words = ("hash-object", "-w", "--stdin")
-                blob = self.git(*words, data=one.get("fileContent") or b"").strip()
-                path, mode = _path(one["filePath"]), MODES[one.get("fileMode") or "NORMAL"]
-                lines.append(f"{mode} {blob}\t{path}\0")
+                data = one.get("fileContent") or b""
+                blob = self.git("hash-object", "-w", "--stdin", data=data).strip()
+                mode = MODES[one.get("fileMode") or "NORMAL"]
+                words += ["--cacheinfo", f"{mode},{blob},{one['filePath'].strip('/')}"]
             for path in deletes:
-                if not parent or not self.entry(parent, _path(path)):
+                if not parent or not self.entry(parent, path.strip("/")):
                     raise error("FileDoesNotExist", path)
-                lines.append(f"0 {NOTHING}\t{_path(path)}\0")
             try:
-                data = "".join(lines).encode()
-                self.git("update-index", "-z", "--index-info", data=data, **index)
-            except GitError as problem:
+                gone = (path.strip("/") for path in deletes)
+                self.git(*words, "--force-remove", "--", *gone, **index)
+            except (GitError, ValueError) as problem:
                 raise error("InvalidPath", str(problem)) from None
             tree = self.git("write-tree", **index).strip()
             if tree == (self.git("rev-parse", f"{parent}^{{tree}}").strip() if parent else ""):
@@ -235,11 +234,3 @@ class Repository:
         detail |= {"oldCommitId": old} if old else {}
         change = "CodeCommit Repository State Change"
         events.emit(self.region, "aws.codecommit", change, [self.arn], detail)
-
-
-def _path(text: str) -> str:
-    """Return a path as git has it."""
-    path = text.strip("/")
-    if not path or "\0" in path:
-        raise error("InvalidPath", text)
-    return path

@@ -48,6 +48,12 @@ class Cluster:
         """How it knows its users: ``CONFIG_MAP``, ``API_AND_CONFIG_MAP`` or ``API``."""
         return self.facts["accessConfig"]["authenticationMode"]
 
+    @property
+    def door(self) -> str:
+        """Where its API server and its nodes ask (a URL)."""
+        place = f"{tokens.DOOR}{self.region}/{self.name}/{self.secret}"
+        return os.environ["AWS_ENDPOINT_URL"] + place
+
     def start(self) -> None:
         """Start the control plane; once it answers, the cluster is ACTIVE."""
         try:
@@ -118,8 +124,7 @@ class Cluster:
 
     def _write_webhook(self) -> None:
         """Write the file that leads the API server to the door."""
-        place = f"{tokens.DOOR}{self.region}/{self.name}/{self.secret}"
-        door = {"server": os.environ["AWS_ENDPOINT_URL"] + place}  # Go sends no token over HTTP
+        door = {"server": self.door}  # Go sends no token over HTTP
         config = {
             "apiVersion": "v1",
             "kind": "Config",

@@ -143,6 +143,7 @@ class Group:
             labels=labels | self.facts["labels"],
             taints=_written(self.facts["taints"]),
             provider=f"aws:///{zone}/{node.instance}",
+            logins=f"{self.cluster.door}/{self.facts['nodegroupName']}/{node.instance}",
         )
 
     def _remove(self, node: Node) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hmac
 import json
 import os
@@ -20,7 +21,7 @@ from moto.core.request import Request
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Response
 
-from helpers.cloud import signatures
+from helpers.cloud import permissions, registry, signatures
 from helpers.cloud.calls import Call, Refusal
 from helpers.cloud.eks import entries
 from helpers.cloud.environment import ACCOUNT
@@ -35,21 +36,39 @@ AWS_AUTH = "/api/v1/namespaces/kube-system/configmaps"
 
 
 def door(environ, start_response):
-    """Answer an API server that asks whose token it has got (a WSGI application)."""
+    """Answer an API server that asks whose token it has got (a WSGI application).
+
+    And a node that asks how it logs in to the registry of an image.
+    """
     from helpers.cloud.services import eks
 
     request = Request(environ)
-    region, name, secret = f"{request.path.removeprefix(DOOR)}///".split("/")[:3]
+    region, name, secret, *node = f"{request.path.removeprefix(DOOR)}///".split("/")
     cluster = eks.find(region, name)
     if not cluster or not hmac.compare_digest(secret.encode(), cluster.secret.encode()):
         return Response(status=403)(environ, start_response)
     review = json.loads(request.get_data())
+    if review["kind"] == "CredentialProviderRequest":
+        return Response(json.dumps(_login(cluster, *node[:2])))(environ, start_response)
     try:
         status = {"authenticated": True, "user": whose(cluster, review["spec"]["token"])}
     except (Refusal, ApiError) as problem:
         status = {"authenticated": False, "error": str(problem)}
     answer = {"apiVersion": review["apiVersion"], "kind": "TokenReview", "status": status}
     return Response(json.dumps(answer), content_type="application/json")(environ, start_response)
+
+
+def _login(cluster, group: str, instance: str) -> dict:
+    """Return how a node logs in to ECR as its role, in the form that the kubelet wants."""
+    from helpers.cloud.services import sts
+
+    answer = {"kind": "CredentialProviderResponse", "auth": {}}
+    with contextlib.suppress(Refusal):  # the pull then says that there are no credentials
+        key, *_ = sts.assume(cluster.groups[group].facts["nodeRole"], "ec2", instance)
+        permissions.require(key, "ecr:GetAuthorizationToken", "*")
+        password, _ = registry.token(key, cluster.region)
+        answer["auth"][registry.host()] = {"username": "AWS", "password": password}
+    return answer
 
 
 def whose(cluster, token: str) -> dict:

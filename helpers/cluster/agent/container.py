@@ -6,6 +6,7 @@ import calendar
 import time
 from functools import partial
 
+from helpers.cluster.agent import logins
 from helpers.cluster.agent.environment import MissingError, expand
 from helpers.cluster.agent.probes import Handler, Probe
 from helpers.cluster.agent.runtime import ImageError, StartError, State
@@ -221,7 +222,8 @@ class Container:
 
         try:
             policy = self.spec.get("imagePullPolicy", "IfNotPresent")
-            self.image_id = self.runtime.ensure_image(image, policy, pulling)
+            login = partial(logins.find, self.worker, image)
+            self.image_id = self.runtime.ensure_image(image, policy, pulling, login)
         except ImageError as problem:
             if problem.reason == "ErrImagePull":
                 self.tell("Failed", f'Failed to pull image "{image}": {problem}', "Warning")

@@ -87,7 +87,9 @@ class DockerPods(Streams):
         """Return nothing: containers have their volumes where they are mounted."""
         return ""
 
-    def ensure_image(self, image: str, policy: str, pulling: Callable[[], None]) -> str:
+    def ensure_image(
+        self, image: str, policy: str, pulling: Callable[[], None], login: Callable[[], dict]
+    ) -> str:
         """See to an image by the pull policy, and return its id."""
         try:
             if policy != "Always":
@@ -99,11 +101,10 @@ class DockerPods(Streams):
         except APIError as problem:
             raise ImageError("InvalidImageName", problem.explanation) from None
         pulling()
-        name, _, tag = image.rpartition(":")
-        if not name or "/" in tag:
-            name, tag = image, "latest"
+        name, tag = docker.utils.parse_repository_tag(image)
+        how = {"auth_config": login(), "stream": True, "decode": True}  # not the learner's login
         try:
-            for line in self._api.pull(name, tag=tag, stream=True, decode=True):
+            for line in self._api.pull(name, tag=tag or "latest", **how):
                 if "error" in line:
                     raise ImageError("ErrImagePull", f"Error response from daemon: {line['error']}")
             return self._api.inspect_image(image)["Id"]

@@ -99,7 +99,9 @@ class ProcessPods:
         above = self._kept if volume.kept else self._folder / uid / "volumes"
         return str(above / volume.store)
 
-    def ensure_image(self, image: str, policy: str, pulling: Callable[[], None]) -> str:
+    def ensure_image(
+        self, image: str, policy: str, pulling: Callable[[], None], login: Callable[[], dict]
+    ) -> str:
         """Look an image up and return its name: nothing can be pulled."""
         self._image(image)
         return image

@@ -119,10 +119,12 @@ class Runtime(Protocol):
     def place(self, uid: str, volume: Volume) -> str:
         """Return where a volume is if it cannot be where it is mounted, or an empty text."""
 
-    def ensure_image(self, image: str, policy: str, pulling: Callable[[], None]) -> str:
+    def ensure_image(
+        self, image: str, policy: str, pulling: Callable[[], None], login: Callable[[], dict]
+    ) -> str:
         """See to an image by the pull policy, and return its id; raises ImageError.
 
-        ``pulling`` is called before a pull.
+        ``pulling`` is called before a pull, and ``login`` for ``username`` and ``password``.
         """
 
     def start(
@@ -190,6 +192,7 @@ class Settings:
         labels: labels of the Node.
         taints: taints of the Node.
         provider: its providerID, or empty.
+        logins: the URL of whoever knows how the node logs in to registries, or empty.
     """
 
     name: str
@@ -203,3 +206,4 @@ class Settings:
     labels: dict[str, str] = field(default_factory=dict)
     taints: list[dict] = field(default_factory=list)
     provider: str = ""
+    logins: str = ""
