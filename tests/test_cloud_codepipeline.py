@@ -1088,7 +1088,7 @@ def test_an_image_is_built_and_deployed_to_a_cluster(pipeline, s3, source, share
     retry["retryMode"] = "FAILED_ACTIONS"
     made.cp.retry_stage_execution(**retry)
     message = made.error("EKS", second)["message"]
-    assert message.startswith("kubectl apply failed:") and "Unauthorized" in message
+    assert message.startswith("kubectl apply failed:") and "provide credentials" in message
     entry = {"clusterName": "prod", "principalArn": own}
     eks.create_access_entry(**entry)
     policy = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"

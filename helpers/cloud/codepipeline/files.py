@@ -7,7 +7,7 @@ import zipfile
 
 from botocore.exceptions import ClientError
 
-from helpers.cloud.codepipeline.execution import Failed, Job
+from helpers.cloud.codepipeline.job import Failed, Job
 from helpers.cloud.stacks.api import Caller
 
 DENIED = (

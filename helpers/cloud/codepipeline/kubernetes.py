@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSRequest
 from helpers import ledger
 from helpers.cloud import environment
 from helpers.cloud.codepipeline import files
-from helpers.cloud.codepipeline.execution import Failed, Job
+from helpers.cloud.codepipeline.job import Failed, Job
 from helpers.cloud.stacks.api import Caller
 from helpers.cluster import ladder
 
@@ -80,8 +80,7 @@ class _Commands:
     def apply(self, names: list[str]) -> None:
         """Apply manifests and wait for the workloads in them."""
         ladder.provide_command()
-        paths = [self._filled(name) for name in names]
-        options = [word for path in paths for word in ("-f", str(path))]
+        options = [word for name in names for word in ("-f", self._filled(name))]
         applied = self.run("kubectl", "apply", *options, "--output=name")
         for one in applied.split():
             if one.startswith(WATCHED):
@@ -94,7 +93,7 @@ class _Commands:
             raise Failed("Helm charts need the program helm, which this machine does not have.")
         release, chart = settings["HelmReleaseName"], settings.get("HelmChartLocation", ".")
         names = [name.strip() for name in settings.get("HelmValuesFiles", "").split(",")]
-        values = [word for n in names if n for word in ("--values", str(self._filled(n)))]
+        values = [word for n in names if n for word in ("--values", self._filled(n))]
         limit = f"--timeout={self.job.seconds(SECONDS)}s"
         self.run("helm", "upgrade", "--install", release, chart, *values, "--wait", limit)
 
@@ -117,12 +116,12 @@ class _Commands:
             raise Failed(f"{' '.join(words[:2])} failed: {said}")
         return said
 
-    def _filled(self, name: str) -> Path:
-        """Return a file of the input, once the action's variables are put into it."""
+    def _filled(self, name: str) -> str:
+        """Return the path of a file of the input, once the action's variables are put into it."""
         path = self.source / name
         if not path.is_file() or not path.resolve().is_relative_to(self.source.resolve()):
             text = f"File [{name}] does not exist in artifact [{self.job.inputs[0]}]"
             raise Failed(text, "ConfigurationError")
         value = lambda found: self.job.environment.get(found[1] or found[2], found[0])  # noqa: E731
         path.write_text(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, path.read_text()))
-        return path
+        return name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from helpers.cloud.codepipeline.execution import Execution, Job, Pipeline
+from helpers.cloud.codepipeline.execution import Execution, Pipeline
+from helpers.cloud.codepipeline.job import Job
 
 
 def pipeline(one: Pipeline) -> dict:

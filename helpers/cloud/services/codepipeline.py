@@ -16,11 +16,11 @@ from moto.codepipeline import urls
 from moto.codepipeline.models import codepipeline_backends
 from moto.core.base_backend import BaseBackend
 from moto.core.responses import ActionResult, BaseResponse
-from moto.core.utils import utcnow
 
 from helpers.cloud.calls import Refusal
-from helpers.cloud.codepipeline import actions, state, structure
-from helpers.cloud.codepipeline.execution import RUNNING, Execution, Job, Pipeline
+from helpers.cloud.codepipeline import sources, structure
+from helpers.cloud.codepipeline.execution import Pipeline
+from helpers.cloud.codepipeline.operations import Operations, page
 from helpers.cloud.environment import ACCOUNT
 from helpers.cloud.services import sts
 from helpers.cloud.stacks.api import Caller
@@ -45,7 +45,7 @@ class Response(BaseResponse):
         return self.serialized(ActionResult(method(asked)))
 
 
-class Backend(BaseBackend):
+class Backend(Operations, BaseBackend):
     """The pipelines of a region. A method is an operation: it takes and returns what AWS does."""
 
     _url_module = SimpleNamespace(url_bases=urls.url_bases, url_paths={"{0}/$": Response.dispatch})
@@ -54,8 +54,6 @@ class Backend(BaseBackend):
         super().__init__(region_name, account_id)
         self.pipelines: dict[str, Pipeline] = {}
         threading.Thread(target=self._poll, daemon=True).start()
-
-    # --- Pipelines
 
     def create_pipeline(self, asked: dict) -> dict:
         """Make a pipeline and start it."""
@@ -94,7 +92,7 @@ class Backend(BaseBackend):
             | {"created": one.created, "updated": one.updated}
             for _, one in sorted(self.pipelines.items())
         ]
-        return _page("pipelines", found, asked)
+        return page("pipelines", found, asked)
 
     def delete_pipeline(self, asked: dict) -> dict:
         """Delete a pipeline and end what it does."""
@@ -119,158 +117,6 @@ class Backend(BaseBackend):
             self._tagged(asked["resourceArn"]).tags.pop(key, None)
         return {}
 
-    # --- Executions
-
-    def start_pipeline_execution(self, asked: dict) -> dict:
-        """Start an execution; the same token gives the same execution."""
-        found, token = self.find(asked["name"]), asked.get("clientRequestToken") or ""
-        for one in found.executions.values() if token else ():
-            if one.token == token:
-                return {"pipelineExecutionId": one.id}
-        given = {one["name"]: one["value"] for one in asked.get("variables") or []}
-        known = {one["name"] for one in found.facts.get("variables", ())}
-        if unknown := given.keys() - known:
-            text = f"Variables not declared in the pipeline: {', '.join(sorted(unknown))}"
-            raise Refusal("ValidationException", text)
-        defaults = {
-            one["name"] for one in found.facts.get("variables", ()) if "defaultValue" in one
-        }
-        if lacking := known - defaults - given.keys():
-            text = f"Variables without a value: {', '.join(sorted(lacking))}"
-            raise Refusal("ValidationException", text)
-        wanted = {r["actionName"]: r["revisionValue"] for r in asked.get("sourceRevisions") or []}
-        trigger = ("StartPipelineExecution", asked["caller"])
-        return {"pipelineExecutionId": found.start(*trigger, given, wanted, token).id}
-
-    def stop_pipeline_execution(self, asked: dict) -> dict:
-        """Stop an execution, and with ``abandon`` its actions too."""
-        one = self._execution(asked, "PipelineExecutionNotStoppableException")
-        with one.pipeline.changed:
-            if one.status not in RUNNING:
-                text = f"The execution {one.id} cannot be stopped: its status is {one.status}"
-                raise Refusal("PipelineExecutionNotStoppableException", text)
-            if one.status == "Stopping" and not asked.get("abandon"):
-                text = f"The execution {one.id} is being stopped already"
-                raise Refusal("DuplicatedStopRequestException", text)
-            one.stop(bool(asked.get("abandon")), asked.get("reason") or "")
-        return {"pipelineExecutionId": one.id}
-
-    def retry_stage_execution(self, asked: dict) -> dict:
-        """Run a stage that failed again: all of it, or only the actions that failed."""
-        one, stage = self._execution(asked), self._stage(asked)
-        pipeline, names = one.pipeline, [stage["name"] for stage in one.facts["stages"]]
-        with pipeline.changed:
-            if pipeline.entered.get(stage) is not one:
-                text = f"{one.id} is not the latest execution in the stage {stage}"
-                raise Refusal("NotLatestPipelineExecutionException", text)
-            if one.status in RUNNING or one.stages[stage] not in ("Failed", "Stopped"):
-                text = f"Stage {stage} cannot be retried: its status is {one.stages[stage]}"
-                raise Refusal("StageNotRetryableException", text)
-            if one.facts is not pipeline.facts:
-                text = "The pipeline was changed after this execution: start a new one"
-                raise Refusal("StageNotRetryableException", text)
-            runs = {j.name: j for j in pipeline.jobs if (j.execution, j.stage) == (one, stage)}
-            done = [name for name, job in runs.items() if job.status == "Succeeded"]
-            one.status, one.reason, one.updated = "InProgress", "", utcnow()
-            one.tell("RESUMED")
-            again = done if asked["retryMode"] == "FAILED_ACTIONS" else ()
-            one.go(one.facts["stages"][names.index(stage) :], again)
-        return {"pipelineExecutionId": one.id}
-
-    def rollback_stage(self, asked: dict) -> dict:
-        """Run a stage again with what an earlier execution had in it."""
-        found, stage = self.find(asked["pipelineName"]), self._stage(asked)
-        target = self._execution(
-            asked | {"pipelineExecutionId": asked["targetPipelineExecutionId"]}
-        )
-        if found.facts["pipelineType"] != "V2":
-            raise Refusal("UnableToRollbackStageException", "Rollback needs a pipeline of type V2")
-        if target.stages.get(stage) != "Succeeded":
-            text = f"The execution {target.id} has not succeeded in the stage {stage}"
-            raise Refusal("UnableToRollbackStageException", text)
-        if target.facts is not found.facts:
-            text = f"The pipeline was changed after the execution {target.id}"
-            raise Refusal("PipelineExecutionOutdatedException", text)
-        (only,) = [one for one in found.facts["stages"] if one["name"] == stage]
-        return {"pipelineExecutionId": found.roll_back(target, only, asked["caller"]).id}
-
-    def enable_stage_transition(self, asked: dict) -> dict:
-        """Let executions into a stage again."""
-        found, stage = self.find(asked["pipelineName"]), self._stage(asked)
-        with found.changed:
-            found.transitions.pop(stage, None)
-            found.changed.notify_all()
-        return {}
-
-    def disable_stage_transition(self, asked: dict) -> dict:
-        """Let no execution into a stage; the newest waits before it."""
-        found, stage = self.find(asked["pipelineName"]), self._stage(asked)
-        if asked["transitionType"] != "Inbound":
-            raise NotImplementedError("transitions are closed where a stage begins: Inbound")
-        facts = {"enabled": False, "disabledReason": asked["reason"], "lastChangedAt": utcnow()}
-        found.transitions[stage] = facts | {"lastChangedBy": asked["caller"]}
-        return {}
-
-    def put_approval_result(self, asked: dict) -> dict:
-        """Approve or reject."""
-        found, stage = self.find(asked["pipelineName"]), self._stage(asked)
-        name = asked["actionName"]
-        with found.changed:
-            runs = [job for job in found.jobs if (job.stage, job.name) == (stage, name)]
-            tokens = {job.token: job for job in runs if job.token}
-            if not tokens:
-                text = f"There is no approval {name} in the stage {stage} that waits"
-                raise Refusal("ActionNotFoundException", text)
-            if asked["token"] not in tokens:
-                raise Refusal("InvalidApprovalTokenException", "The approval token is not valid")
-            job = tokens[asked["token"]]
-            if job.status != "InProgress" or job.answered.is_set():
-                text = "The approval action has already been approved or rejected."
-                raise Refusal("ApprovalAlreadyCompletedException", text)
-            job.by, job.answer = asked["caller"], asked["result"]
-            job.answered.set()
-        return {"approvedAt": utcnow()}
-
-    def put_job_success_result(self, asked: dict) -> dict:
-        """Note that a function of Lambda has done its job."""
-        return self._answer(asked)
-
-    def put_job_failure_result(self, asked: dict) -> dict:
-        """Note that a function of Lambda has failed."""
-        return self._answer(asked)
-
-    # --- State and history
-
-    def get_pipeline_state(self, asked: dict) -> dict:
-        """Return what happens in a pipeline."""
-        return state.pipeline(self.find(asked["name"]))
-
-    def get_pipeline_execution(self, asked: dict) -> dict:
-        """Return an execution."""
-        return {"pipelineExecution": state.execution(self._execution(asked))}
-
-    def list_pipeline_executions(self, asked: dict) -> dict:
-        """Return the executions, the newest first."""
-        wanted = ((asked.get("filter") or {}).get("succeededInStage") or {}).get("stageName")
-        found = [
-            state.summary(one)
-            for one in reversed(self.find(asked["pipelineName"]).executions.values())
-            if not wanted or one.stages.get(wanted) == "Succeeded"
-        ]
-        return _page("pipelineExecutionSummaries", found, asked)
-
-    def list_action_executions(self, asked: dict) -> dict:
-        """Return what the actions did, the newest first."""
-        found, chosen = self.find(asked["pipelineName"]), asked.get("filter") or {}
-        latest = (chosen.get("latestInPipelineExecution") or {}).get("pipelineExecutionId")
-        wanted = chosen.get("pipelineExecutionId") or latest
-        if wanted:
-            self._execution(asked | {"pipelineExecutionId": wanted})
-        jobs = [job for job in reversed(found.jobs) if wanted in (None, job.execution.id)]
-        return _page("actionExecutionDetails", [state.action(job) for job in jobs], asked)
-
-    # ---
-
     def find(self, name: str) -> Pipeline:
         """Return a pipeline, if there is one of this name."""
         if name not in self.pipelines:
@@ -282,34 +128,11 @@ class Backend(BaseBackend):
         sts.assume(facts["roleArn"], "codepipeline")
         return structure.checked(facts, self.region_name)
 
-    def _execution(self, asked: dict, code="PipelineExecutionNotFoundException") -> Execution:
-        found, one = self.find(asked["pipelineName"]), asked["pipelineExecutionId"]
-        if one not in found.executions:
-            text = f"Pipeline '{found.name}' does not have an execution with id '{one}'"
-            raise Refusal(code, text)
-        return found.executions[one]
-
-    def _stage(self, asked: dict) -> str:
-        found, name = self.find(asked["pipelineName"]), asked["stageName"]
-        if name not in [stage["name"] for stage in found.facts["stages"]]:
-            text = f"Pipeline '{found.name}' does not have a stage with name '{name}'"
-            raise Refusal("StageNotFoundException", text)
-        return name
-
     def _tagged(self, arn: str) -> Pipeline:
         for one in self.pipelines.values():
             if one.arn == arn:
                 return one
         raise Refusal("ResourceNotFoundException", f"There is no pipeline {arn}")
-
-    def _answer(self, asked: dict) -> dict:
-        jobs: list[Job] = [job for one in self.pipelines.values() for job in one.jobs]
-        for job in jobs:
-            if job.id == asked["jobId"] and job.action["actionTypeId"]["category"] == "Invoke":
-                job.answer = asked
-                job.answered.set()
-                return {}
-        raise Refusal("JobNotFoundException", f"There is no job {asked['jobId']}")
 
     def _poll(self) -> None:
         """Start pipelines whose sources have changed, where they say that they look themselves."""
@@ -337,7 +160,7 @@ def _look(pipeline: Pipeline, action: dict) -> None:
     before = pipeline.seen.get(name)
     try:
         call = Caller(*sts.assume(role, "codepipeline"), pipeline.region)
-        now = actions.REVISIONS[action["actionTypeId"]["provider"]](settings, call)
+        now = sources.REVISIONS[action["actionTypeId"]["provider"]](settings, call)
     except Exception:  # not there, or not allowed: the next execution is going to say so
         return
     with pipeline.changed:
@@ -351,13 +174,6 @@ def _sourcing(pipeline: Pipeline) -> bool:
     first = pipeline.facts["stages"][0]["name"]
     running = [one for one in pipeline.executions.values() if one.status == "InProgress"]
     return any(one.stages.get(first, "InProgress") == "InProgress" for one in running)
-
-
-def _page(name: str, found: list[dict], asked: dict) -> dict:
-    """Return a part of a list, and where the next part begins."""
-    begin, size = int(asked.get("nextToken") or 0), asked.get("maxResults") or 100
-    more = {"nextToken": str(begin + size)} if len(found) > begin + size else {}
-    return {name: found[begin : begin + size], **more}
 
 
 codepipeline_backends.backend = Backend
