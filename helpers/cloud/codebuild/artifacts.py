@@ -84,7 +84,7 @@ def upload(
         call("s3", "PutObject", where | {"Body": content})
     about["location"] = f"arn:aws:s3:::{target['location']}/{about['location']}"
     if target.get("primary"):
-        facts["artifacts"] |= about
+        facts["artifacts"] = about
     else:
         facts["secondaryArtifacts"].append(about | {"artifactIdentifier": name})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 import traceback
@@ -15,11 +14,11 @@ from moto.core.utils import utcnow
 
 from helpers import containers, machine
 from helpers.cloud.calls import Refusal
-from helpers.cloud.codebuild import artifacts, buildspec, image, sources, variables
+from helpers.cloud.codebuild import artifacts, buildspec, changes, image, sources, variables
 from helpers.cloud.codebuild.container import HOME, Container, Files
 from helpers.cloud.codebuild.errors import Ended, Failure, said
 from helpers.cloud.codebuild.logs import Log
-from helpers.cloud.services import events, sts
+from helpers.cloud.services import sts
 from helpers.cloud.stacks.api import Caller
 from helpers.vm.packages import PackageError
 
@@ -83,7 +82,7 @@ class Build:
     def _run(self) -> None:
         waited = False
         try:
-            self._tell("IN_PROGRESS")
+            changes.state(self.region, self.facts)
             with self._phase("SUBMITTED"):
                 self._open_log()
             with self._phase("QUEUED"):
@@ -110,16 +109,17 @@ class Build:
             SLOTS.release()
         now = utcnow()
         self.facts["phases"].append({"phaseType": "COMPLETED", "startTime": now})
-        self.facts |= {"endTime": now, "currentPhase": "COMPLETED", "buildComplete": True}
-        self._tell(status)
+        self.facts |= {"endTime": now, "currentPhase": "COMPLETED"}
+        self.facts |= {"buildStatus": status, "buildComplete": True}
         self.done.set()
+        changes.state(self.region, self.facts)
 
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         """Record a phase, with what comes of it."""
         clock, status, code, message = time.monotonic(), "SUCCEEDED", "", ""
         entry: dict = {"phaseType": name, "startTime": utcnow()}
-        self.facts["phases"].append(entry)
+        self.facts["phases"].append(dict(entry))  # it is never changed, only replaced
         self.facts["currentPhase"] = name
         try:
             yield
@@ -138,34 +138,13 @@ class Build:
             message = self._log.hide(message)
             spent = int(time.monotonic() - clock)
             entry |= {"phaseStatus": status, "endTime": utcnow(), "durationInSeconds": spent}
-            entry["contexts"] = [{"statusCode": code, "message": message}]
+            entry |= {"contexts": [{"statusCode": code, "message": message}]}
+            self.facts["phases"][-1] = entry
             with contextlib.suppress(ClientError):  # it may have lost the permission
                 if name not in ("SUBMITTED", "QUEUED", "FINALIZING"):
                     self._log.say(f"Phase complete: {name} State: {status}")
                     self._log.say(f"Phase context status code: {code} Message: {message}")
-            done = {"phase": name, "phase-status": status, "phase-duration-seconds": spent}
-            done["phase-context"] = f"[{code}: {message}]" if code else "[]"
-            self._emit("Phase", {f"completed-{key}": value for key, value in done.items()})
-
-    def _tell(self, status: str) -> None:
-        self.facts["buildStatus"] = status
-        now = {"current-phase": self.facts["currentPhase"], "current-phase-context": "[]"}
-        self._emit("State", {"build-status": status} | now)
-
-    def _emit(self, kind: str, detail: dict) -> None:
-        logs = self.facts["logs"]
-        more = {
-            "initiator": self.facts["initiator"],
-            "build-number": self.facts["buildNumber"],
-            "build-complete": self.facts["buildComplete"],
-            "timeout-in-minutes": self.facts["timeoutInMinutes"],
-            "logs": {"group-name": logs.get("groupName"), "stream-name": logs.get("streamName")},
-            "phases": json.loads(json.dumps(self.facts["phases"], default=str)),
-        }
-        about = {"project-name": self.facts["projectName"], "build-id": self.facts["arn"]}
-        detail |= about | {"additional-information": more, "version": "1"}
-        kind = f"CodeBuild Build {kind} Change"
-        events.emit(self.region, "aws.codebuild", kind, [self.facts["arn"]], detail)
+            changes.phase(self.region, self.facts, entry)
 
     def _watch(self) -> None:
         """Write what has come of the log, and end the build if it must."""
@@ -190,12 +169,12 @@ class Build:
         wanted = self.facts["environment"]
         try:
             containers.engine()
-            name = image.ready(wanted["image"], self._tell_now)
+            name = image.ready(wanted["image"], self._tell_now, self._call)
             self._watch()
             privileged = bool(wanted.get("privilegedMode"))
             self._container = Container(name, privileged=privileged, watch=self._watch)
-        except (RuntimeError, PackageError, docker.errors.DockerException) as problem:
-            text = PULL.format(problem=problem)
+        except (RuntimeError, PackageError, ClientError, docker.errors.DockerException) as problem:
+            text = PULL.format(problem=said(problem))
             raise Failure("BUILD_CONTAINER_UNABLE_TO_PULL_IMAGE", text) from None
 
     def _tell_now(self, text: str) -> None:

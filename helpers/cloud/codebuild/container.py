@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import secrets
 import shlex
@@ -12,7 +13,7 @@ import tarfile
 import time
 from collections.abc import Callable
 
-from helpers import containers
+from helpers import containers, ledger
 
 Files = dict[str, tuple[bytes, int]]  # path: content (of a link: where it leads), and mode
 HOME = "/codebuild/output"
@@ -41,6 +42,24 @@ while :; do
     printf '\036%s %s\n' $_mark $_status >&9
 done
 """
+# In a virtual machine this machine's loopback is another one: its ports are brought there.
+FORWARD = """
+import asyncio, functools, sys
+async def pour(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+async def link(port, reader, writer):
+    far, there = await asyncio.open_connection(sys.argv[1], port)
+    await asyncio.gather(pour(reader, there), pour(far, writer), return_exceptions=True)
+async def main():
+    for port in map(int, sys.argv[2:]):
+        await asyncio.start_server(functools.partial(link, port), "127.0.0.1", port)
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
 
 
 class Died(Exception):
@@ -61,8 +80,7 @@ class Container:
         import docker
 
         self.watch, self._mark, self._begun = watch, secrets.token_hex(16), b""
-        found, client = containers.engine(), docker.from_env()
-        here = found.rung == "docker"
+        self._engine, client = containers.engine(), docker.from_env()
         arguments = ["-c", MAIN, "main", SHELL, self._mark, f"{HOME}/tmp"]
         self._container = client.containers.create(
             image,
@@ -70,7 +88,7 @@ class Container:
             entrypoint="sh",
             stdin_open=True,
             auto_remove=True,
-            network_mode="host" if here else "bridge",
+            network_mode="host" if self._here else "bridge",
             labels=dict([containers.label().split("=")]),
             volumes=[f"{SOCKET}:{SOCKET}"] if privileged else [],
         )
@@ -79,6 +97,10 @@ class Container:
         self._link = getattr(link, "_sock", link)
         self._link.settimeout(0.1)
         self._container.start()
+
+    @property
+    def _here(self) -> bool:
+        return self._engine.rung == "docker"
 
     def put(self, files: Files, folder: str) -> None:
         """Write files into a folder of the container, which is made."""
@@ -116,6 +138,13 @@ class Container:
         """Start the shell in a folder, with variables; 127 if the image does not have it."""
         self._link.sendall(f"{shell}\n".encode())
         lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+        if not self._here:
+            ports = [one.facts["port"] for one in ledger.entries() if "port" in one.facts]
+            clusters = (ledger.home() / "clusters").glob("*/cluster.json")
+            ports += [json.loads(one.read_text())["port"] for one in clusters]
+            words = ["python3", "-c", FORWARD, self._engine.host, *map(str, set(ports))]
+            lines.append(f"{shlex.join(words)} >$HOME/.forward 2>&1 &")
+            lines.append("until [ -s $HOME/.forward ]; do sleep 0.05; done")
         return self.run("\n".join([*lines, f"cd {shlex.quote(folder)}"]))
 
     def run(self, script: str, heard: Callable[[bytes], None] = lambda _: None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import os
@@ -17,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from helpers import containers, guard, machine
+from helpers.cloud.stacks.api import Caller
 from helpers.cluster import programs
 from helpers.containers import images
 from helpers.vm import packages
@@ -41,16 +43,22 @@ exec /usr/bin/docker "$@"
 _loading = threading.Lock()
 
 
-def ready(name: str, say: Callable[[str], None]) -> str:
+def ready(name: str, say: Callable[[str], None], call: Caller) -> str:
     """Make sure that a build image is in the Engine, and return its name there.
 
     Args:
         name: as a project names it: ``aws/codebuild/standard:7.0``, or any that can be pulled.
         say: is told which image it really is, and what takes long.
+        call: calls the cloud as the build's role, which may pull from ECR.
 
     Raises:
+        ClientError: the role may not pull it.
         ImageError, PackageError, ProgramError: it cannot be had; the message says why.
     """
+    if name.startswith(f"{containers.engine().host}:{os.environ['MOTO_PORT']}/"):
+        _pull(name, call)
+        say(f"Image {name}: pulled from ECR")
+        return name
     if not name.startswith("aws/codebuild/"):
         say(f"Image {name}: {containers.image(name)}")
         return name
@@ -59,18 +67,30 @@ def ready(name: str, say: Callable[[str], None]) -> str:
     with _loading:
         there = subprocess.run(["docker", "images", "-q", ours], capture_output=True).stdout
         if not there:
-            say("It is made now, once; this takes up to a minute")
+            say("It is made now, once; this may take a minute")
             _load(ours)
     return ours
 
 
+def _pull(name: str, call: Caller) -> None:
+    import docker
+
+    (given,) = call("ecr", "GetAuthorizationToken", {})["authorizationData"]
+    user, _, password = base64.b64decode(given["authorizationToken"]).decode().partition(":")
+    auth = {"username": user, "password": password}
+    docker.from_env().images.pull(name, auth_config=auth)
+
+
 def _load(name: str) -> None:
+    """Make the image from archives; of Python's image only where that is a stand-in itself."""
+    parts, below = [_archive()], images.SMALL[-1]
+    if not containers.image(below).startswith("stand-in"):
+        parts, below = [*map(images.archive, images.SMALL), *parts], "scratch"
     with tempfile.TemporaryDirectory() as context:
-        parts = [images.archive(below) for below in images.SMALL] + [_archive()]
-        lines = ["FROM scratch"]
-        for number, part in enumerate(parts):
-            shutil.copyfile(part, Path(context) / f"{number}.tar")
-            lines.append(f"ADD {number}.tar /")
+        lines = [f"FROM {below}"]
+        for part in parts:
+            shutil.copyfile(part, Path(context) / part.name)
+            lines.append(f"ADD {part.name} /")
         lines += [f"ENV PATH={PATH} LANG=C.UTF-8", f"LABEL {containers.label()}"]
         (Path(context) / "Dockerfile").write_text("\n".join(lines))
         built = subprocess.run(
@@ -88,11 +108,11 @@ def _archive() -> Path:
     parts = [Path(__file__).read_bytes(), Path(guard.__file__).read_bytes()]
     recipe = hashlib.sha256(b"".join(parts) + version("awscli").encode()).hexdigest()
     return machine.cached(
-        f"images/codebuild-{recipe[:8]}.tar",
+        f"images/codebuild-{recipe[:8]}.tar.gz",
         _write,
         what="Building an image for builds",
         seconds=30,
-        replaces=f"codebuild-{'?' * 8}.tar",
+        replaces=f"codebuild-{'?' * 8}.tar.gz",
     )
 
 
@@ -115,7 +135,7 @@ def _write(draft: Path) -> None:
             (root / "usr/local/bin" / name).write_text(script)
             (root / "usr/local/bin" / name).chmod(0o755)
         owned = ["--owner=0", "--group=0", "--numeric-owner", "--mtime=@0"]
-        subprocess.run(["tar", "-c", *owned, "-f", draft, "-C", root, "usr", "etc"], check=True)
+        subprocess.run(["tar", "-cz", *owned, "-f", draft, "-C", root, "usr", "etc"], check=True)
 
 
 def _add_aws(local: Path, system: Path) -> None:

@@ -6,7 +6,6 @@ builds, fleets, reports, webhooks, and sources outside of this cloud.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import uuid
@@ -107,7 +106,7 @@ class Backend(BaseBackend):
         if facts["source"]["type"] == "CODEPIPELINE":
             raise projects.invalid("A build with source type CODEPIPELINE is started by a pipeline")
         given, targets = [facts["source"], *facts["secondarySources"]], facts["targets"]
-        return {"build": self.begin(facts, asked, given, targets).facts}
+        return {"build": dict(self.begin(facts, asked, given, targets).facts)}
 
     def retry_build(self, asked: dict) -> dict:
         """Start a build in the way in which another one was started."""
@@ -132,13 +131,13 @@ class Backend(BaseBackend):
         """End a build soon."""
         found = self._build(asked["id"])
         found.stop()
-        return {"build": found.facts}
+        return {"build": dict(found.facts)}
 
     def batch_get_builds(self, asked: dict) -> dict:
         """Return builds."""
         found = {one: self.builds.get(projects.identity(one)) for one in asked["ids"]}
         missing = [one for one, build in found.items() if not build]
-        builds = [copy.deepcopy(build.facts) for build in found.values() if build]
+        builds = [dict(build.facts) for build in found.values() if build]
         return {"builds": builds, "buildsNotFound": missing}
 
     def batch_delete_builds(self, asked: dict) -> dict:
