@@ -21,8 +21,9 @@ from moto.core.request import Request
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Response
 
-from helpers.cloud import permissions, registry, signatures
+from helpers.cloud import permissions, signatures
 from helpers.cloud.calls import Call, Refusal
+from helpers.cloud.ecr import registry
 from helpers.cloud.eks import entries
 from helpers.cloud.environment import ACCOUNT
 from helpers.cluster.api import ApiError

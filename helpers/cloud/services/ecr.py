@@ -1,4 +1,4 @@
-"""ECR: repositories of images that a real registry keeps (``helpers.cloud.registry``).
+"""ECR: repositories of images that a real registry keeps (``helpers.cloud.ecr``).
 
 Not here: scanning, replication, layers by the API (``docker push`` sends them), and the daily run
 of lifecycle policies, whose preview says what it would delete.
@@ -7,10 +7,8 @@ of lifecycle policies, whose preview says what it would delete.
 from __future__ import annotations
 
 import base64
-import fnmatch
 import json
 import threading
-import time
 from types import SimpleNamespace
 
 from moto.core.responses import ActionResult
@@ -19,8 +17,9 @@ from moto.ecr.exceptions import ImageAlreadyExistsException
 from moto.ecr.models import ECRBackend, Repository, ecr_backends
 from moto.ecr.responses import ECRResponse
 
-from helpers.cloud import calls, policies, registry
+from helpers.cloud import calls, policies
 from helpers.cloud.calls import Refusal
+from helpers.cloud.ecr import lifecycle, registry
 from helpers.cloud.environment import ACCOUNT
 from helpers.cloud.services import events
 
@@ -63,6 +62,11 @@ class Image(models.Image):
         if "layers" not in manifest:
             return None
         return sum(part["size"] for part in (manifest["config"], *manifest["layers"]))
+
+    def remove_tag(self, tag: str) -> None:
+        """Take a tag away, so that it does not come back."""
+        super().remove_tag(tag)
+        self.image_tag = self.image_tags[-1] if self.image_tags else None
 
 
 class Backend(ECRBackend):
@@ -109,7 +113,8 @@ class Backend(ECRBackend):
                 repository.images.append(image)
             if tagged:
                 tagged.remove_tag(tag)
-            image.update_tag(tag or image.image_tag)
+            if tag:
+                image.update_tag(tag)
         self._tell("PUSH", name, image.image_digest, tag)
         return image
 
@@ -162,22 +167,6 @@ class Backend(ECRBackend):
             self._remove(gone, image)
         return gone
 
-    def expiring(self, repository: Repository, rules: list[dict]) -> list[tuple[Image, int]]:
-        """Return the images that lifecycle rules would delete, each with its rule's priority."""
-        found, taken = [], set()
-        for rule in sorted(rules, key=lambda one: one["rulePriority"]):
-            chosen = rule["selection"]
-            matching = [one for one in repository.images if _matches(one, chosen)]
-            newest = sorted(matching, key=lambda one: one.image_pushed_at)[::-1]
-            if chosen["countType"] == "imageCountMoreThan":
-                old = newest[chosen["countNumber"] :]
-            else:
-                limit = time.time() - chosen["countNumber"] * 86400
-                old = [one for one in newest if one.image_pushed_at < limit]
-            found += [(one, rule["rulePriority"]) for one in old if one.image_digest not in taken]
-            taken |= {one.image_digest for one in matching}
-        return found
-
     def _check_movable(self, repository: Repository, tag: str) -> None:
         try:
             self._resolve_image_tag_mutability(repository, tag)
@@ -205,16 +194,6 @@ class Backend(ECRBackend):
     put_replication_configuration = put_registry_scanning_configuration = _not_here
 
 
-def _matches(image: Image, chosen: dict) -> bool:
-    """Say whether a lifecycle rule is about an image."""
-    tags, status = image.image_tags, chosen["tagStatus"]
-    patterns = [f"{one}*" for one in chosen.get("tagPrefixList", [])]
-    patterns += chosen.get("tagPatternList", [])
-    if status == "tagged":
-        return all(fnmatch.filter(tags, one) for one in patterns) and bool(tags)
-    return status == "any" or not tags
-
-
 class Response(ECRResponse):
     """moto's answers, where they are not canned."""
 
@@ -235,17 +214,7 @@ class Response(ECRResponse):
         if not text:
             text = self.ecr_backend.get_lifecycle_policy(None, name)["lifecyclePolicyText"]
         models.EcrLifecyclePolicyValidator(text).validate()
-        found = self.ecr_backend.expiring(repository, json.loads(text)["rules"])
-        results = [
-            {
-                "imageTags": list(image.image_tags),
-                "imageDigest": image.image_digest,
-                "imagePushedAt": image.image_pushed_at,
-                "action": {"type": "EXPIRE"},
-                "appliedRulePriority": priority,
-            }
-            for image, priority in found
-        ]
+        results = lifecycle.preview(repository.images, text)
         begun = {"registryId": ACCOUNT, "repositoryName": name, "lifecyclePolicyText": text}
         repository.preview = begun | {"status": "COMPLETE", "previewResults": results}
         repository.preview["summary"] = {"expiringImageTotalCount": len(results)}

@@ -1,0 +1,1 @@
+"""ECR: the registry behind it, and what lifecycle policies mean."""
