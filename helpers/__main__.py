@@ -158,6 +158,7 @@ def down(options: argparse.Namespace) -> int:
 def prepare(options: argparse.Namespace) -> int:
     """Fetch and build all that the lessons need later, so that they start at once (and offline)."""
     from helpers import bench, containers, vm
+    from helpers.cloud.codebuild import image as build_image
     from helpers.cluster import programs
     from helpers.containers import images, registries
     from helpers.vm import initramfs
@@ -179,6 +180,7 @@ def prepare(options: argparse.Namespace) -> int:
     else:
         for name in images.STAND_INS:
             images.archive(name)
+    build_image.archive()
     if options.engine or not address:
         containers.snapshot()
     print("All that the lessons need is in the cache.")

@@ -18,7 +18,7 @@ from waiting import until
 
 from helpers import cloud, containers, ledger, machine
 from helpers.cloud import local
-from helpers.cloud.codebuild import artifacts, buildspec
+from helpers.cloud.codebuild import artifacts, buildspec, image
 from helpers.cloud.codebuild.container import Container
 from helpers.cloud.codebuild.errors import Ended
 
@@ -50,7 +50,9 @@ def role(name, *actions):
 
 @pytest.fixture(scope="module")
 def aws(shared_home):
-    yield cloud.start()
+    if machine.docker_engine().works:
+        image.archive()  # takes as long as it takes, once
+    return cloud.start()
 
 
 @pytest.fixture(scope="module")

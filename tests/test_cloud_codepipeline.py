@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from waiting import until
 
 from helpers import cloud, machine
+from helpers.cloud.codebuild import image as build_image
 from helpers.cloud.codepipeline import variables
 from helpers.cluster.api import Api
 
@@ -23,6 +24,8 @@ ACCOUNT = "123456789012"
 
 @pytest.fixture(scope="module", autouse=True)
 def aws(shared_home):
+    if machine.docker_engine().works:
+        build_image.archive()  # takes as long as it takes, once
     return cloud.start()
 
 

@@ -83,7 +83,7 @@ def _pull(name: str, call: Caller) -> None:
 
 def _load(name: str) -> None:
     """Make the image from archives; of Python's image only where that is a stand-in itself."""
-    parts, below = [_archive()], images.SMALL[-1]
+    parts, below = [archive()], images.SMALL[-1]
     if not containers.image(below).startswith("stand-in"):
         parts, below = [*map(images.archive, images.SMALL), *parts], "scratch"
     with tempfile.TemporaryDirectory() as context:
@@ -103,7 +103,7 @@ def _load(name: str) -> None:
         raise containers.ImageError(f"The build image could not be made: {built.stderr.strip()}")
 
 
-def _archive() -> Path:
+def archive() -> Path:
     """Return the tar archive of what the image has above Python's."""
     parts = [Path(__file__).read_bytes(), Path(guard.__file__).read_bytes()]
     recipe = hashlib.sha256(b"".join(parts) + version("awscli").encode()).hexdigest()
