@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 import traceback
@@ -15,11 +14,11 @@ from moto.core.utils import utcnow
 
 from helpers import containers, machine
 from helpers.cloud.calls import Refusal
-from helpers.cloud.codebuild import artifacts, buildspec, image, sources, variables
+from helpers.cloud.codebuild import artifacts, buildspec, changes, image, sources, variables
 from helpers.cloud.codebuild.container import HOME, Container, Files
 from helpers.cloud.codebuild.errors import Ended, Failure, said
 from helpers.cloud.codebuild.logs import Log
-from helpers.cloud.services import events, sts
+from helpers.cloud.services import sts
 from helpers.cloud.stacks.api import Caller
 from helpers.vm.packages import PackageError
 
@@ -43,7 +42,14 @@ class Build:
         done: set once it is over.
     """
 
-    def __init__(self, region: str, facts: dict, given: list[dict], targets: list[dict]) -> None:
+    def __init__(
+        self,
+        region: str,
+        facts: dict,
+        given: list[dict],
+        targets: list[dict],
+        service: str = "codebuild",
+    ) -> None:
         """Begin a build.
 
         Args:
@@ -52,6 +58,7 @@ class Build:
             given: its sources, as a project has them; all but the first one have a
                 ``sourceIdentifier``.
             targets: where its artifacts go, as a project has it.
+            service: which is the service role.
 
         Raises:
             Refusal: CodeBuild may not be the service role.
@@ -59,7 +66,7 @@ class Build:
         self.region, self.facts, self.done = region, facts, threading.Event()
         self._given, self._targets = given, targets
         self._stopping, self._deadline = threading.Event(), float("inf")
-        self._keys = sts.assume(facts["serviceRole"], "codebuild", f"AWSCodeBuild-{uuid.uuid4()}")
+        self._keys = sts.assume(facts["serviceRole"], service, f"AWSCodeBuild-{uuid.uuid4()}")
         self._call, logs = Caller(*self._keys, region), facts["logs"]
         self._log = Log(self._call, logs.get("groupName", ""), logs.get("streamName", ""))
         self._log.secrets += self._keys[1:]
@@ -75,7 +82,7 @@ class Build:
     def _run(self) -> None:
         waited = False
         try:
-            self._tell()
+            changes.state(self.region, self.facts)
             with self._phase("SUBMITTED"):
                 self._open_log()
             with self._phase("QUEUED"):
@@ -105,7 +112,7 @@ class Build:
         self.facts |= {"endTime": now, "currentPhase": "COMPLETED"}
         self.facts |= {"buildStatus": status, "buildComplete": True}
         self.done.set()
-        self._tell()
+        changes.state(self.region, self.facts)
 
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -137,28 +144,7 @@ class Build:
                 if name not in ("SUBMITTED", "QUEUED", "FINALIZING"):
                     self._log.say(f"Phase complete: {name} State: {status}")
                     self._log.say(f"Phase context status code: {code} Message: {message}")
-            done = {"phase": name, "phase-status": status, "phase-duration-seconds": spent}
-            done["phase-context"] = f"[{code}: {message}]" if code else "[]"
-            self._emit("Phase", {f"completed-{key}": value for key, value in done.items()})
-
-    def _tell(self) -> None:
-        now = {"current-phase": self.facts["currentPhase"], "current-phase-context": "[]"}
-        self._emit("State", {"build-status": self.facts["buildStatus"]} | now)
-
-    def _emit(self, kind: str, detail: dict) -> None:
-        logs = self.facts["logs"]
-        more = {
-            "initiator": self.facts["initiator"],
-            "build-number": self.facts["buildNumber"],
-            "build-complete": self.facts["buildComplete"],
-            "timeout-in-minutes": self.facts["timeoutInMinutes"],
-            "logs": {"group-name": logs.get("groupName"), "stream-name": logs.get("streamName")},
-            "phases": json.loads(json.dumps(self.facts["phases"], default=str)),
-        }
-        about = {"project-name": self.facts["projectName"], "build-id": self.facts["arn"]}
-        detail |= about | {"additional-information": more, "version": "1"}
-        kind = f"CodeBuild Build {kind} Change"
-        events.emit(self.region, "aws.codebuild", kind, [self.facts["arn"]], detail)
+            changes.phase(self.region, self.facts, entry)
 
     def _watch(self) -> None:
         """Write what has come of the log, and end the build if it must."""
@@ -220,7 +206,9 @@ class Build:
     def _fetch(self) -> Files:
         """Put the sources into the container, and return the files of the primary one."""
         first: Files = {}
-        version = self.facts.get("sourceVersion") or ""
+        # A pipeline's artifact is what it is: the version is that of the pipeline's own source.
+        artifact = self.facts["source"]["type"] == "CODEPIPELINE"
+        version = "" if artifact else self.facts.get("sourceVersion") or ""
         for source in self._given:
             name = source.get("sourceIdentifier", "")
             try:
@@ -232,7 +220,8 @@ class Build:
             self._container.put(files, self._folders[name])
             if not name:
                 first = files
-                self.facts |= {"resolvedSourceVersion": resolved} if resolved else {}
+                known = resolved and not artifact
+                self.facts |= {"resolvedSourceVersion": resolved} if known else {}
         return first
 
     def _work(self, spec: buildspec.Buildspec) -> str:
