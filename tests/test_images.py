@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker
 import pytest
 
 from helpers import containers, ledger, machine, vm
+from helpers.containers import registries
 
 APP = Path(__file__).resolve().parents[1] / "data/app"
 
@@ -90,6 +92,13 @@ def test_an_image_goes_to_the_registry_and_comes_back(rung, home, monkeypatch):
     sh(f"docker rmi {name}; docker pull {again}")
     assert sh(f"docker run --rm --label $LAB_LABEL {again} echo here").stdout == "here\n"
     sh(f"docker rmi -f {again}")
+
+
+def test_many_who_ask_at_once_get_one_registry(home):
+    with ThreadPoolExecutor() as pool:
+        ports = list(pool.map(lambda _: registries.port(), range(4)))
+    (entry,) = [e for e in ledger.entries("process") if e.name == "image registry"]
+    assert ports == [entry.facts["port"]] * 4
 
 
 def test_a_registry_that_was_killed_comes_back_with_its_images(engine):

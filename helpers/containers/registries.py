@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import subprocess
 import time
@@ -61,11 +62,13 @@ def port() -> int:
     Raises:
         RegistryError: as ``registry``.
     """
-    try:
-        return _process()
-    except packages.PackageError as problem:
-        engine()
-        return _container(problem)
+    with open(ledger.home() / "registry.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a push sends its layers side by side
+        try:
+            return _process()
+        except packages.PackageError as problem:
+            engine()
+            return _container(problem)
 
 
 def program() -> Path:
