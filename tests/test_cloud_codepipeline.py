@@ -1122,6 +1122,8 @@ def test_an_image_is_built_and_deployed_to_a_cluster(pipeline, s3, source, share
     allow(name, [*may, "ecr:*"])
     error = made.error("EKS", second := made.start())
     assert "eks:DescribeCluster" in error["message"]
+    group = f"/aws/codepipeline/{made.name}"
+    assert boto3.client("logs").describe_log_streams(logGroupName=group)["logStreams"]
     variables = made.actions(second)["Image"]["output"]["outputVariables"]
     (about,) = ecr.describe_images(repositoryName=images)["imageDetails"]
     assert variables == {"ECRImageDigestId": about["imageDigest"], "ECRRepositoryName": images}
