@@ -95,7 +95,7 @@ def image(job: Job, call: Caller) -> None:
     )
     _built(job, build)
     wanted = {"repositoryName": name, "imageIds": [{"imageTag": tags[0]}]}
-    digest = call("ecr", "DescribeImages", wanted)["imageDetails"][0]["imageDigest"]
+    digest = call("ecr", "BatchGetImage", wanted)["images"][0]["imageId"]["imageDigest"]
     job.variables = {"ECRImageDigestId": digest, "ECRRepositoryName": name}
 
 

@@ -251,9 +251,12 @@ def start_hidden(
     Raises:
         Refusal: CodePipeline may not be the role.
     """
+    pipeline = initiator.rpartition("/")[2]
+    group = {"status": "ENABLED", "groupName": f"/aws/codepipeline/{pipeline}"}
     project = projects.new(
         {
-            "name": f"{initiator.rpartition('/')[2]}-{uuid.uuid4().hex[:8]}",
+            "name": f"{pipeline}-{uuid.uuid4().hex[:8]}",
+            "logsConfig": {"cloudWatchLogs": group},
             "serviceRole": role_arn,
             "source": {"type": "CODEPIPELINE", "buildspec": buildspec},
             "artifacts": {"type": "CODEPIPELINE"},
