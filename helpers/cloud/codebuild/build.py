@@ -43,7 +43,14 @@ class Build:
         done: set once it is over.
     """
 
-    def __init__(self, region: str, facts: dict, given: list[dict], targets: list[dict]) -> None:
+    def __init__(
+        self,
+        region: str,
+        facts: dict,
+        given: list[dict],
+        targets: list[dict],
+        service: str = "codebuild",
+    ) -> None:
         """Begin a build.
 
         Args:
@@ -52,6 +59,7 @@ class Build:
             given: its sources, as a project has them; all but the first one have a
                 ``sourceIdentifier``.
             targets: where its artifacts go, as a project has it.
+            service: which is the service role.
 
         Raises:
             Refusal: CodeBuild may not be the service role.
@@ -59,7 +67,7 @@ class Build:
         self.region, self.facts, self.done = region, facts, threading.Event()
         self._given, self._targets = given, targets
         self._stopping, self._deadline = threading.Event(), float("inf")
-        self._keys = sts.assume(facts["serviceRole"], "codebuild", f"AWSCodeBuild-{uuid.uuid4()}")
+        self._keys = sts.assume(facts["serviceRole"], service, f"AWSCodeBuild-{uuid.uuid4()}")
         self._call, logs = Caller(*self._keys, region), facts["logs"]
         self._log = Log(self._call, logs.get("groupName", ""), logs.get("streamName", ""))
         self._log.secrets += self._keys[1:]
@@ -220,7 +228,9 @@ class Build:
     def _fetch(self) -> Files:
         """Put the sources into the container, and return the files of the primary one."""
         first: Files = {}
-        version = self.facts.get("sourceVersion") or ""
+        # A pipeline's artifact is what it is: the version is that of the pipeline's own source.
+        artifact = self.facts["source"]["type"] == "CODEPIPELINE"
+        version = "" if artifact else self.facts.get("sourceVersion") or ""
         for source in self._given:
             name = source.get("sourceIdentifier", "")
             try:
@@ -232,7 +242,8 @@ class Build:
             self._container.put(files, self._folders[name])
             if not name:
                 first = files
-                self.facts |= {"resolvedSourceVersion": resolved} if resolved else {}
+                known = resolved and not artifact
+                self.facts |= {"resolvedSourceVersion": resolved} if known else {}
         return first
 
     def _work(self, spec: buildspec.Buildspec) -> str:

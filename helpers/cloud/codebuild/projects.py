@@ -54,8 +54,8 @@ CURATED = [
 ]
 
 
-def new(asked: dict, region: str) -> dict:
-    """Return a project as it was asked for.
+def new(asked: dict, region: str, service: str = "codebuild") -> dict:
+    """Return a project as it was asked for, whose role trusts a service.
 
     Raises:
         NotImplementedError: it needs what is not here.
@@ -86,6 +86,7 @@ def new(asked: dict, region: str) -> dict:
         "environment"
     ]
     _check(project)
+    sts.assume(project["serviceRole"], service)
     return project | {"created": now, "lastModified": now}
 
 
@@ -187,7 +188,6 @@ def _check(project: dict) -> None:
     if not project["serviceRole"].startswith(f"arn:aws:iam::{ACCOUNT}:role/"):
         text = "Invalid service role: Service role account ID does not match caller's account"
         raise invalid(text)
-    sts.assume(project["serviceRole"], "codebuild")
 
 
 def short(name: str) -> str:

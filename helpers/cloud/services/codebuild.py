@@ -241,7 +241,7 @@ def start_hidden(
 
     Args:
         region: where.
-        role_arn: the role that it runs as.
+        role_arn: the role that it runs as: the pipeline's.
         buildspec: its text.
         inputs: as for ``start``.
         primary: as for ``start``.
@@ -249,7 +249,7 @@ def start_hidden(
         initiator: as for ``start``.
 
     Raises:
-        Refusal: CodeBuild may not be the role.
+        Refusal: CodePipeline may not be the role.
     """
     project = projects.new(
         {
@@ -260,10 +260,11 @@ def start_hidden(
             "environment": projects.SMALL | {"privilegedMode": True},
         },
         region,
+        "codepipeline",
     )
     asked = {"environmentVariablesOverride": variables, "initiator": initiator}
     facts = projects.build(project, asked) | {"buildNumber": 1}
-    return Build(region, facts, _sources(inputs, primary), [])
+    return Build(region, facts, _sources(inputs, primary), [], "codepipeline")
 
 
 def _sources(inputs: dict[str, Place], primary: str) -> list[dict]:

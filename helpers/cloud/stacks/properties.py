@@ -234,7 +234,24 @@ def function(p: dict) -> dict:
 
 def pipeline(p: dict) -> dict:
     """Return a pipeline, beside which its tags stand."""
-    return {"pipeline": {n: p[n] for n in p if n != "Tags"}} | {n: p[n] for n in p if n == "Tags"}
+    facts = {n: p[n] for n in p if n not in ("Tags", "RestartExecutionOnUpdate")}
+    return {"pipeline": facts} | {n: p[n] for n in p if n == "Tags"}
+
+
+def closed(transition: dict) -> dict:
+    """Return a stage of a pipeline that may not be entered."""
+    return {"TransitionType": "Inbound", **transition}
+
+
+class Pipeline(Type):
+    """A pipeline, which may be told to run again when it is changed."""
+
+    def change(self, call: Caller, one: Resource, old: dict, new: dict) -> None:
+        """Update it, and start it."""
+        name = {"Name": one.physical}  # which may be made up
+        super().change(call, one, old | name, new | name)
+        if str(new.get("RestartExecutionOnUpdate")).lower() == "true":
+            call("codepipeline", "StartPipelineExecution", {"name": one.physical})
 
 
 def topic(p: dict) -> dict:

@@ -1,0 +1,1 @@
+"""CodePipeline: what pipelines consist of; ``services/codepipeline.py`` has the operations."""

@@ -1,0 +1,144 @@
+"""What a pipeline has to look like, and what AWS says if it does not."""
+
+from __future__ import annotations
+
+import re
+
+from helpers.cloud.calls import Refusal
+from helpers.cloud.codepipeline import actions
+
+NAME = r"[A-Za-z0-9.@_-]{1,100}"
+MODES = ("SUPERSEDED", "QUEUED", "PARALLEL")
+STAGE_EXTRAS = ("blockers", "onFailure", "onSuccess", "beforeEntry")
+ACTION_EXTRAS = ("commands", "outputVariables")
+
+
+def checked(facts: dict, region: str) -> dict:
+    """Return the declaration of a pipeline with what AWS adds where it says nothing.
+
+    Raises:
+        Refusal: AWS would not take it.
+        NotImplementedError: the local cloud does not have what it asks for.
+    """
+    kind, stages = facts.get("pipelineType") or "V1", facts.get("stages", [])
+    mode = facts.get("executionMode") or "SUPERSEDED"
+    if not re.fullmatch(NAME, facts["name"]):
+        raise _structure(f"Pipeline name '{facts['name']}' must match {NAME}")
+    if "triggers" in facts or "artifactStores" in facts:
+        raise NotImplementedError("pipelines with triggers of connections, or in several regions")
+    if facts.get("artifactStore", {}).get("type") != "S3":
+        raise _structure("The pipeline must have an artifactStore of the type S3")
+    if len(stages) < 2:
+        raise _structure(
+            f"Pipeline has only {len(stages)} stage(s). There should be a minimum of 2 stages in a "
+            "pipeline"
+        )
+    if kind == "V1" and (mode != "SUPERSEDED" or facts.get("variables")):
+        what = "Variables are" if facts.get("variables") else f"Execution mode {mode} is"
+        raise _structure(f"{what} only supported in pipelines of type V2")
+    if mode not in MODES:
+        raise _structure(f"Execution mode {mode} is none of {', '.join(MODES)}")
+    for name in _twice([stage["name"] for stage in stages]):
+        raise _structure(f"Stage name '{name}' is used more than once in the pipeline")
+    if any(one["actionTypeId"]["category"] != "Source" for one in stages[0]["actions"]):
+        raise _structure("Pipeline should start with a stage that only contains source actions")
+    spaces = [one["namespace"] for s in stages for one in s["actions"] if one.get("namespace")]
+    for name in _twice([*spaces, "codepipeline", "variables"]):
+        raise _structure(f"Namespace '{name}' is used more than once in the pipeline, or reserved")
+    made: set[str] = set()
+    filled = [_stage(stage, kind, region, made, n == 0) for n, stage in enumerate(stages)]
+    return facts | {"stages": filled, "pipelineType": kind, "executionMode": mode}
+
+
+def _stage(stage: dict, kind: str, region: str, made: set[str], first: bool) -> dict:
+    """Check a stage; ``made`` are the artifacts that there are, to which it adds its own."""
+    name = stage["name"]
+    if found := [extra for extra in STAGE_EXTRAS if stage.get(extra)]:
+        raise NotImplementedError(f"stages with {found[0]}")
+    if not re.fullmatch(NAME, name) or not stage["actions"]:
+        raise Refusal(
+            "InvalidStageDeclarationException", f"Stage '{name}' has no valid name, or no actions"
+        )
+    for again in _twice([one["name"] for one in stage["actions"]]):
+        text = f"Action name '{again}' is used more than once in stage '{name}'"
+        raise Refusal("InvalidStageDeclarationException", text)
+    filled = []
+    for one in stage["actions"]:
+        one = {"runOrder": 1, "configuration": {}, "inputArtifacts": [], **one}
+        filled.append({"outputArtifacts": [], "region": region, **one})
+    for order in sorted({one["runOrder"] for one in filled}):
+        same = [one for one in filled if one["runOrder"] == order]
+        for one in same:
+            _action(one, kind, region, made, first)
+        for output in (output["name"] for one in same for output in one["outputArtifacts"]):
+            if output in made:
+                text = f"Output Artifact Bundle name must be unique within the pipeline: {output}"
+                raise _structure(f"{text} has been used more than once.")
+            made.add(output)
+    return stage | {"actions": filled}
+
+
+def _action(one: dict, kind: str, region: str, made: set[str], first: bool) -> None:
+    name, what, given = one["name"], one["actionTypeId"], one["configuration"]
+    if found := [extra for extra in ACTION_EXTRAS if one.get(extra)]:
+        raise NotImplementedError(f"actions with {found[0]}")
+    provider = actions.find(what)
+    facts = ", ".join(
+        f"{n.title()}: '{what.get(n)}'" for n in "category provider owner version".split()
+    )
+    if not provider:
+        there = ", ".join(sorted({f"{c}/{p}" for c, p in actions.PROVIDERS}))
+        text = f"ActionType ({facts}) in action '{name}' is not available in region {region}"
+        raise _wrong(f"{text}: the local cloud has {there}")
+    if one["region"] != region:
+        raise NotImplementedError("actions in another region than their pipeline's")
+    if what["category"] == "Source" and not first:
+        raise _wrong(f"Source action '{name}' is only allowed in the first stage")
+    if provider.v2 and kind != "V2":
+        raise _wrong(f"ActionType ({facts}) in action '{name}' needs a pipeline of type V2")
+    environment = one.get("environmentVariables") or []
+    if environment and what["provider"] != "EKS":
+        raise NotImplementedError(f"environmentVariables of {what['provider']} actions")
+    if any(variable.get("type", "PLAINTEXT") != "PLAINTEXT" for variable in environment):
+        raise NotImplementedError("environmentVariables out of Secrets Manager")
+    keys = provider.settings.split()
+    for key in keys:
+        if key.endswith("*") and not given.get(key[:-1]):
+            text = f"Action configuration for action '{name}' is missing required configuration"
+            raise _wrong(f"{text} '{key[:-1]}'")
+    for key in given:
+        if key not in keys and f"{key}*" not in keys:
+            text = f"Action configuration for action '{name}' contains unknown configuration"
+            raise _wrong(f"{text} '{key}'")
+    if (
+        given.get("BatchEnabled") == "true"
+        or given.get("OutputArtifactFormat") == "CODEBUILD_CLONE_REF"
+    ):
+        raise NotImplementedError("batch builds and full clones: artifacts are ZIP files")
+    for which, bounds in (("input", provider.inputs), ("output", provider.outputs)):
+        count = len(one[f"{which}Artifacts"])
+        if not bounds[0] <= count <= bounds[1]:
+            text = f"Action '{name}' has {count} {which} artifact(s), but must have"
+            raise _wrong(f"{text} {bounds[0]} to {bounds[1]}")
+    for artifact in (one["name"] for one in one["inputArtifacts"]):
+        if artifact not in made:
+            text = f"Input Artifact Bundle {artifact} in action {name} is not declared as Output"
+            raise _wrong(f"{text} Artifact Bundle in any of the preceding actions")
+    if len(one["inputArtifacts"]) > 1 and "PrimarySource*" not in keys:
+        names = [one["name"] for one in one["inputArtifacts"]]
+        if "PrimarySource" in keys and given.get("PrimarySource") not in names:
+            raise _wrong(
+                f"Action '{name}' has several inputs: PrimarySource must be one of {names}"
+            )
+
+
+def _twice(names: list[str]) -> list[str]:
+    return [name for n, name in enumerate(names) if name in names[:n]]
+
+
+def _structure(text: str) -> Refusal:
+    return Refusal("InvalidStructureException", text)
+
+
+def _wrong(text: str) -> Refusal:
+    return Refusal("InvalidActionDeclarationException", text)
