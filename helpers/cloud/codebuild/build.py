@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 import traceback
@@ -15,11 +14,11 @@ from moto.core.utils import utcnow
 
 from helpers import containers, machine
 from helpers.cloud.calls import Refusal
-from helpers.cloud.codebuild import artifacts, buildspec, image, sources, variables
+from helpers.cloud.codebuild import artifacts, buildspec, changes, image, sources, variables
 from helpers.cloud.codebuild.container import HOME, Container, Files
 from helpers.cloud.codebuild.errors import Ended, Failure, said
 from helpers.cloud.codebuild.logs import Log
-from helpers.cloud.services import events, sts
+from helpers.cloud.services import sts
 from helpers.cloud.stacks.api import Caller
 from helpers.vm.packages import PackageError
 
@@ -83,7 +82,7 @@ class Build:
     def _run(self) -> None:
         waited = False
         try:
-            self._tell()
+            changes.state(self.region, self.facts)
             with self._phase("SUBMITTED"):
                 self._open_log()
             with self._phase("QUEUED"):
@@ -113,7 +112,7 @@ class Build:
         self.facts |= {"endTime": now, "currentPhase": "COMPLETED"}
         self.facts |= {"buildStatus": status, "buildComplete": True}
         self.done.set()
-        self._tell()
+        changes.state(self.region, self.facts)
 
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -145,28 +144,7 @@ class Build:
                 if name not in ("SUBMITTED", "QUEUED", "FINALIZING"):
                     self._log.say(f"Phase complete: {name} State: {status}")
                     self._log.say(f"Phase context status code: {code} Message: {message}")
-            done = {"phase": name, "phase-status": status, "phase-duration-seconds": spent}
-            done["phase-context"] = f"[{code}: {message}]" if code else "[]"
-            self._emit("Phase", {f"completed-{key}": value for key, value in done.items()})
-
-    def _tell(self) -> None:
-        now = {"current-phase": self.facts["currentPhase"], "current-phase-context": "[]"}
-        self._emit("State", {"build-status": self.facts["buildStatus"]} | now)
-
-    def _emit(self, kind: str, detail: dict) -> None:
-        logs = self.facts["logs"]
-        more = {
-            "initiator": self.facts["initiator"],
-            "build-number": self.facts["buildNumber"],
-            "build-complete": self.facts["buildComplete"],
-            "timeout-in-minutes": self.facts["timeoutInMinutes"],
-            "logs": {"group-name": logs.get("groupName"), "stream-name": logs.get("streamName")},
-            "phases": json.loads(json.dumps(self.facts["phases"], default=str)),
-        }
-        about = {"project-name": self.facts["projectName"], "build-id": self.facts["arn"]}
-        detail |= about | {"additional-information": more, "version": "1"}
-        kind = f"CodeBuild Build {kind} Change"
-        events.emit(self.region, "aws.codebuild", kind, [self.facts["arn"]], detail)
+            changes.phase(self.region, self.facts, entry)
 
     def _watch(self) -> None:
         """Write what has come of the log, and end the build if it must."""

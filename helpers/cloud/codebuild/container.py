@@ -142,7 +142,7 @@ class Container:
             ports = [one.facts["port"] for one in ledger.entries() if "port" in one.facts]
             clusters = (ledger.home() / "clusters").glob("*/cluster.json")
             ports += [json.loads(one.read_text())["port"] for one in clusters]
-            words = ["python3", "-c", FORWARD, self._engine.host, *map(str, ports)]
+            words = ["python3", "-c", FORWARD, self._engine.host, *map(str, set(ports))]
             lines.append(f"{shlex.join(words)} >$HOME/.forward 2>&1 &")
             lines.append("until [ -s $HOME/.forward ]; do sleep 0.05; done")
         return self.run("\n".join([*lines, f"cd {shlex.quote(folder)}"]))
