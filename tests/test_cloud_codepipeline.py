@@ -245,6 +245,27 @@ def test_a_source_is_approved_and_deployed(pipeline, source, s3):
     assert one["sourceRevisions"][0]["revisionId"] == version
 
 
+def test_somebody_watches_a_pipeline(pipeline, source, s3):
+    asks, target = [approve()], bucket(s3)
+    made = pipeline([take(source)], asks, [put(target)], [approve("Last")])
+    stage = {"pipelineName": made.name, "stageName": "End", "transitionType": "Inbound"}
+    made.cp.disable_stage_transition(**stage, reason="freeze")
+    assert list(cloud.watch(made.name)["status"]) == ["Succeeded", "InProgress"]
+    made.answer(summary="go on")
+    seen = cloud.watch(made.name)
+    assert list(seen["status"]) == ["Succeeded", "Succeeded"]
+    assert seen.loc[("Middle", "Ask"), "said"] == "go on"
+    made.cp.enable_stage_transition(**stage)
+    version = s3.head_object(Bucket=source, Key="site.zip")["VersionId"]
+    assert len(cloud.watch(made.name, version)) == 4
+    made.answer("After", "Last", status="Rejected", summary="no")
+    seen = cloud.watch(made.name)
+    assert list(seen["status"]) == ["Succeeded"] * 3 + ["Failed"]
+    assert seen.loc[("After", "Last"), "said"].endswith(": no")
+    with pytest.raises(TimeoutError, match="not there"):
+        cloud.watch(made.name, "no such version", 0)
+
+
 def test_actions_of_the_same_order_run_at_once_and_the_next_after_them(pipeline, source, s3):
     target = bucket(s3)
     asks = [approve("A", order=1), approve("B", order=1), approve("C", order=2)]

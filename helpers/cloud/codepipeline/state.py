@@ -51,7 +51,7 @@ def _action(one: Pipeline, stage: str, action: dict) -> dict:
         latest["errorDetails"] = job.error
     if job.by:
         latest["lastUpdatedBy"] = job.by
-    if job.token and job.status == "InProgress":
+    if job.token and job.status == "InProgress" and not job.answered.is_set():
         latest["token"] = job.token
     if revision := job.execution.revisions.get(name):
         current = {"revisionId": revision["revisionId"], "created": job.updated}
