@@ -93,7 +93,7 @@ CALLS = [
     (
         "events",
         "put-rule",
-        {"Name": "NAME", "ScheduleExpression": "rate(1 day)"},
+        {"Name": "NAME", "EventPattern": '{"source": ["me"]}'},
         ("list_rules", {}, "Rules.Name"),
     ),
     (

@@ -1040,6 +1040,28 @@ def test_a_build_passes_on_files_and_variables_and_fails_readably(pipeline, s3, 
     until(lambda: builds(ids=[one])["builds"][0]["buildStatus"] == "STOPPED")
 
 
+def test_a_project_is_a_target_if_the_role_may_start_it(rule):
+    name, kind = f"b{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
+    builder = make_role(f"r{uuid.uuid4().hex[:8]}", "codebuild", "logs:Get*")
+    image = {"type": "LINUX_CONTAINER", "image": "aws/codebuild/standard:7.0"}
+    client = boto3.client("codebuild")
+    where = client.create_project(
+        name=name,
+        serviceRole=builder,
+        source={"type": "NO_SOURCE", "buildspec": SPEC},
+        artifacts={"type": "NO_ARTIFACTS"},
+        environment=image | {"computeType": "BUILD_GENERAL1_SMALL"},
+    )["project"]["arn"]
+    by = make_role(f"r{uuid.uuid4().hex[:8]}", "events", "codebuild:StartBuild")
+    rule({"detail-type": [kind]}, {"Arn": where, "RoleArn": by})
+    event = {"Source": "me", "DetailType": kind, "Detail": "{}"}
+    boto3.client("events").put_events(Entries=[event])
+    find = lambda: client.list_builds_for_project(projectName=name)["ids"]  # noqa: E731
+    (build,) = until(find)
+    status = lambda: client.batch_get_builds(ids=[build])["builds"][0]["buildStatus"]  # noqa: E731
+    assert until(lambda: status() == "FAILED")  # as its role may write no log
+
+
 MANIFEST = """
 apiVersion: apps/v1
 kind: Deployment

@@ -20,6 +20,7 @@ from waiting import until
 
 from helpers import cloud, containers, ledger, machine
 from helpers.cluster.api import Api
+from helpers.containers import daemon
 
 ACCOUNT = "123456789012"
 REPOSITORY = f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository"
@@ -320,6 +321,11 @@ def test_plugins_of_the_learner_are_found(home, tmp_path, monkeypatch):
 
 
 # --- Without
+
+
+def test_the_engine_in_a_vm_reaches_this_machine_elsewhere(monkeypatch):
+    monkeypatch.setenv("LAB_ENGINE", "vm")
+    assert daemon.host() == "10.0.2.2"
 
 
 def test_a_password_stands_for_its_key_in_its_region(aws, ecr):

@@ -111,7 +111,7 @@ def things(aws):
     boto3.client("ssm").put_parameter(Name="/app/p", Value="v", Type="String")
     boto3.client("ecr").create_repository(repositoryName="app")
     boto3.client("codecommit").create_repository(repositoryName="code")
-    boto3.client("events").put_rule(Name="daily", ScheduleExpression="rate(1 day)")
+    boto3.client("events").put_rule(Name="daily", EventPattern='{"source": ["me"]}')
     boto3.client("logs").create_log_group(logGroupName="/app")
     queue = boto3.client("sqs").create_queue(QueueName="jobs")["QueueUrl"]
     boto3.client("sns").create_topic(Name="news")

@@ -95,7 +95,6 @@ class Container:
         about = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         link = self._container.attach_socket(params=about)
         self._link = getattr(link, "_sock", link)
-        self._link.settimeout(0.1)
         self._container.start()
 
     @property
@@ -136,7 +135,7 @@ class Container:
 
     def begin(self, shell: str, folder: str, variables: dict[str, str]) -> int:
         """Start the shell in a folder, with variables; 127 if the image does not have it."""
-        self._link.sendall(f"{shell}\n".encode())
+        self._send(f"{shell}\n")
         lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
         if not self._here:
             ports = [one.facts["port"] for one in ledger.entries() if "port" in one.facts]
@@ -157,7 +156,7 @@ class Container:
         Raises:
             Died: the container ended.
         """
-        self._link.sendall(f"{{\n{script}\n}} </dev/null\n{self._mark}\n".encode())
+        self._send(f"{{\n{script}\n}} </dev/null\n{self._mark}\n")
         end = re.compile(rb"\x1e" + self._mark.encode() + rb" (\d+)\n")
         text = b""
         while True:
@@ -178,6 +177,11 @@ class Container:
         quoted = text.replace('"', '\\"')
         self.run(f'printf %s "{quoted}" >&9', heard.append)
         return b"".join(heard).decode(errors="replace")
+
+    def _send(self, text: str) -> None:
+        self._link.settimeout(60)  # a shell reads slowly
+        self._link.sendall(text.encode())
+        self._link.settimeout(0.1)
 
     def _read(self) -> bytes:
         """Return what has come within 0.1 s, out of the frames that Docker sends it in."""

@@ -7,6 +7,7 @@ conditions of stages, triggers of connections, several regions.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from helpers.cloud.services import sts
 from helpers.cloud.stacks.api import Caller
 
 POLL_SECONDS = 2
+EYES_SECONDS = 1800  # that a role's keys are used for looking
 
 
 class Response(BaseResponse):
@@ -159,7 +161,7 @@ def _look(pipeline: Pipeline, action: dict) -> None:
     role = action.get("roleArn") or pipeline.facts["roleArn"]
     before = pipeline.seen.get(name)
     try:
-        call = Caller(*sts.assume(role, "codepipeline"), pipeline.region)
+        call = _eyes(role, pipeline.region, int(time.monotonic() // EYES_SECONDS))
         now = sources.REVISIONS[action["actionTypeId"]["provider"]](settings, call)
     except Exception:  # not there, or not allowed: the next execution is going to say so
         return
@@ -167,6 +169,12 @@ def _look(pipeline: Pipeline, action: dict) -> None:
         if before == pipeline.seen.get(name) != now and not _sourcing(pipeline):
             pipeline.seen[name] = now
             pipeline.start("PollForSourceChanges", name)
+
+
+@functools.lru_cache(64)
+def _eyes(role: str, region: str, when: int) -> Caller:
+    """Return the API in the name of a role, with keys that serve for a while."""
+    return Caller(*sts.assume(role, "codepipeline"), region)
 
 
 def _sourcing(pipeline: Pipeline) -> bool:
