@@ -7,6 +7,7 @@ import pytest
 from helpers import ledger
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
     """Let one process run all tests of a module, which share what it starts (pytest-xdist).
 

@@ -98,8 +98,8 @@ def load_stand_in(name: str, label: str) -> None:
         shutil.copyfile(archive(name), Path(context) / "root.tar")
         lines = [
             f"FROM {below}",
+            f'LABEL lab.stand-in="{what}" {label}',  # at once: it inherits the label of another
             "ADD root.tar /",
-            f'LABEL lab.stand-in="{what}" {label}',
             "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8",
             f'CMD ["{"python3" if name.startswith("python") else "bash"}"]',
         ]

@@ -87,11 +87,11 @@ def _load(name: str) -> None:
     if not containers.image(below).startswith("stand-in"):
         parts, below = [*map(images.archive, images.SMALL), *parts], "scratch"
     with tempfile.TemporaryDirectory() as context:
-        lines = [f"FROM {below}"]
+        lines = [f"FROM {below}", f"LABEL {containers.label()}"]
         for part in parts:
             shutil.copyfile(part, Path(context) / part.name)
             lines.append(f"ADD {part.name} /")
-        lines += [f"ENV PATH={PATH} LANG=C.UTF-8", f"LABEL {containers.label()}"]
+        lines.append(f"ENV PATH={PATH} LANG=C.UTF-8")
         (Path(context) / "Dockerfile").write_text("\n".join(lines))
         built = subprocess.run(
             ["docker", "build", "-q", "-t", name, context],
