@@ -7,17 +7,6 @@ import pytest
 from helpers import ledger
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items):
-    """Let one process run all tests of a module, which share what it starts (pytest-xdist).
-
-    The solutions of a notebook share nothing with those of another.
-    """
-    for item in items:
-        if item.path.stem != "test_solutions":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A fresh LAB_HOME; what the test started is stopped, and that is proved."""
