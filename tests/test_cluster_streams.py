@@ -308,11 +308,11 @@ def test_python_talks_with_a_command(core):
     there = run(core, "sh", "-c", "read a; echo $a | wc -c", stdin=True, _preload_content=False)
     there.write_stdin("x" * 3000 + "\n")
     assert there.readline_stdout(timeout=60) == "3001"
-    there = run(core, "sh", "-c", "read a; stty size", tty=True, stdin=True, _preload_content=False)
+    script = 'until [ "$(stty size)" = "20 50" ]; do :; done; echo resized'
+    there = run(core, "sh", "-c", script, tty=True, stdin=True, _preload_content=False)
     there.write_channel(stream.ws_client.RESIZE_CHANNEL, json.dumps({"Width": 50, "Height": 20}))
-    there.write_stdin("\n")
     there.run_forever(timeout=60)
-    assert there.read_stdout().splitlines()[-1] == "20 50"
+    assert there.read_stdout().splitlines() == ["resized"]
 
 
 def test_python_sends_much(core):
