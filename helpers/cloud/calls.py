@@ -134,9 +134,10 @@ class Dispatcher(DomainDispatcherApplication):
             return Response(os.environ.get(ledger.MARK, ""))(environ, start_response)
         if environ["PATH_INFO"].startswith(MOTOS_OWN):
             return Response(status=404)(environ, start_response)
-        signed = CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
         for door, app in DOORS.items():
-            if environ["PATH_INFO"].startswith(door) and not signed:  # some calls begin so too
+            if environ["PATH_INFO"].startswith(door):
+                if CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", "")):
+                    break  # some calls begin so too
                 return app(environ, start_response)
         call = self.identify(environ)
         response = self.answer(call)

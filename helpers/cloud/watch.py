@@ -41,10 +41,11 @@ def watch(pipeline: str, revision: str = "", seconds: float = 600):
     client, end, shown, picture = boto3.client("codepipeline"), time.monotonic() + seconds, "", None
     while True:
         one = _execution(client, pipeline, revision)
-        waits, rows = False, []
+        waits, rows, done = False, [], []
         if one:
             state = client.get_pipeline_state(name=pipeline)["stageStates"]
-            rows, waits = _look(state, _actions(client, pipeline, one), one["pipelineExecutionId"])
+            done = _actions(client, pipeline, one)
+            rows, waits = _look(state, done, one["pipelineExecutionId"])
         text = "\n".join(f"{stage:12} {name:16} {word}" for stage, name, word in rows)
         if text != shown:
             data, shown = {"text/plain": text, "text/html": _drawn(rows)}, text
@@ -53,7 +54,7 @@ def watch(pipeline: str, revision: str = "", seconds: float = 600):
             else:
                 picture = display(data, raw=True, display_id=True)
         if one and (waits or one["status"] not in ("InProgress", "Stopping")):
-            return _table(one, _actions(client, pipeline, one))
+            return _table(one, done)
         if time.monotonic() > end:
             what = one["status"] if one else "not there"
             raise TimeoutError(f"After {seconds} s the execution is {what}: look at the stages.")

@@ -77,6 +77,10 @@ class Pipeline:
             made.go([stage])
         return made
 
+    def runs(self, stage: str, action: str) -> list[Job]:
+        """Return what an action did, the newest last."""
+        return [job for job in self.jobs if (job.stage, job.name) == (stage, action)]
+
     def end(self) -> None:
         """Stop everything, since the pipeline is deleted."""
         with self.changed:

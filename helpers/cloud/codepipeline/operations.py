@@ -110,8 +110,7 @@ class Operations:
         found, stage = self.find(asked["pipelineName"]), self._stage(asked)
         name = asked["actionName"]
         with found.changed:
-            runs = [job for job in found.jobs if (job.stage, job.name) == (stage, name)]
-            tokens = {job.token: job for job in runs if job.token}
+            tokens = {job.token: job for job in found.runs(stage, name) if job.token}
             if not tokens:
                 text = f"There is no approval {name} in the stage {stage} that waits"
                 raise Refusal("ActionNotFoundException", text)

@@ -39,7 +39,7 @@ def _stage(one: Pipeline, stage: dict) -> dict:
 
 def _action(one: Pipeline, stage: str, action: dict) -> dict:
     found, name = {"actionName": action["name"]}, action["name"]
-    runs = [job for job in one.jobs if (job.stage, job.name) == (stage, name)]
+    runs = one.runs(stage, name)
     if not runs:
         return found
     job = runs[-1]
