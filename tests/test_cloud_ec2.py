@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -405,6 +406,32 @@ def test_user_data_that_is_no_script_or_fails_says_so_and_nothing_is_left(ec2):
     assert ec2.describe_network_interfaces(Filters=attached)["NetworkInterfaces"] == []
     assert facts(ec2, broken)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
     refused("IncorrectInstanceState", ec2.start_instances, InstanceIds=[broken])
+
+
+def test_an_instance_reads_from_s3_by_signed_urls_and_reaches_nothing_else(aws, ec2):
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="from-instances")
+    data = os.urandom(3_000_000)
+    s3.put_object(Bucket="from-instances", Key="big", Body=data)
+    at = {"Bucket": "from-instances", "Key": "big"}
+    url = s3.generate_presigned_url("get_object", Params=at)
+    port = url.split("/")[2].partition(":")[2]
+    (found,) = launch(
+        ec2,
+        f"""#!/bin/sh
+for copy in 1 2 3; do wget -q -O $copy '{url}' & done
+wait $(jobs -p)
+md5sum 1 2 3
+wget -O unsigned {url.partition("?")[0]}
+nc -w 3 10.0.2.2 {port} < /dev/null || echo "no way past the cloud"
+echo "the user data is through"
+""",
+    )
+    text = said(ec2, found, "the user data is through")
+    assert text.count(hashlib.md5(data).hexdigest()) == 3
+    assert "403 FORBIDDEN" in text
+    assert "no way past the cloud" in text
+    terminate(ec2, found)
 
 
 def test_one_that_is_terminated_while_it_boots_never_runs(ec2):

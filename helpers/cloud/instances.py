@@ -1,8 +1,9 @@
 """An EC2 instance that runs: moto keeps its record, a virtual machine of ours is what it tells of.
 
-What is not there: the guests' network is user-mode networking, so instances reach neither each
-other nor the Internet, and a private address is only a number; there is no instance metadata at
-169.254.169.254. What an instance writes goes to a disk of its own, over the image's files.
+The guests' network is user-mode networking. What an instance reaches is the local cloud, at the
+address that the learner has for it, so that a signed URL of S3 is good in both places. It reaches
+neither other instances nor the Internet, a private address is only a number, and there is no
+instance metadata at 169.254.169.254. What an instance writes goes to a disk of its own, over the image's files.
 ``ec2-user`` is the root user under another name.
 """
 
@@ -13,15 +14,19 @@ import contextlib
 import copy
 import gzip
 import ipaddress
+import os
+import shlex
+import sys
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 from moto.ec2.models import instances
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from helpers import ledger, machine, vm
-from helpers.cloud import environment
+from helpers.cloud import environment, relay
 from helpers.cloud.calls import Refusal
 from helpers.vm import kernel
 
@@ -43,6 +48,7 @@ KEYS = "home/ec2-user/.ssh/authorized_keys"
 START = """
 mkdir -p /etc/dropbear /var/log
 [ -x /usr/sbin/dropbear ] && [ -s /{keys} ] && /usr/sbin/dropbear -R -s
+busybox nc -ll -p {port} -e busybox nc 10.0.2.100 1 &
 [ -e /var/lib/cloud/booted ] && exit
 touch /var/lib/cloud/booted
 cd /root
@@ -175,6 +181,7 @@ class Instance(instances.Instance):
             ledger.record("files", f"root file system of {self.id}", path=str(self.disk))
             with open(self.disk, "wb") as file:
                 file.truncate(DISK_MB << 20)
+        port = urlsplit(os.environ["AWS_ENDPOINT_URL"]).port
         self.vm = vm.boot(
             self.image,
             name=self.id,
@@ -182,7 +189,8 @@ class Instance(instances.Instance):
             memory=real[1],
             ports=(),
             files=self._files(),
-            command=START.format(keys=KEYS, run=self._first_command()),
+            command=START.format(keys=KEYS, port=port, run=self._first_command()),
+            guest_command=shlex.join([sys.executable, "-IS", relay.__file__, str(port)]),
             disk=self.disk,
             address=self.public_ip or vm.Settings.address,
             reboots=True,
