@@ -3,8 +3,8 @@
 The guests' network is user-mode networking. What an instance reaches is the local cloud, at the
 address that the learner has for it, so that a signed URL of S3 is good in both places. It reaches
 neither other instances nor the Internet, a private address is only a number, and there is no
-instance metadata at 169.254.169.254. What an instance writes goes to a disk of its own, over the image's files.
-``ec2-user`` is the root user under another name.
+instance metadata at 169.254.169.254. What an instance writes goes to a disk of its own, over the
+image's files. ``ec2-user`` is the root user under another name.
 """
 
 from __future__ import annotations
