@@ -93,6 +93,16 @@ def test_cells(path):
 
 
 @each_notebook
+def test_prose_has_no_two_dollars_in_a_paragraph(path):
+    notebook = read(path)  # JupyterLab takes what lies between them for a formula
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            prose = re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.DOTALL)
+            for paragraph in prose.split("\n\n"):
+                assert paragraph.count("$") < 2, f"{where(notebook, cell)}: {paragraph}"
+
+
+@each_notebook
 def test_imports_stand_in_the_first_code_cell(path):
     notebook = read(path)
     for cell in code_cells(notebook)[1:]:
