@@ -330,7 +330,8 @@ def test_what_is_not_there(commit, repository):
     refused("FolderDoesNotExist", commit.get_folder, **about, folderPath="b")
     refused("CommitIdDoesNotExist", commit.get_commit, **about, commitId="0" * 40)
     refused("BlobIdDoesNotExist", commit.get_blob, **about, blobId="0" * 40)
-    refused("NotImplemented", commit.list_pull_requests, **about)
+    text = refused("NotImplemented", commit.list_pull_requests, **about)
+    assert "(pull requests, approvals" in text
     assert repository.name in str(commit.list_repositories()["repositories"])
     commit.update_repository_description(**about, repositoryDescription="of mine")
     found = commit.batch_get_repositories(repositoryNames=[repository.name, "none"])
@@ -339,6 +340,14 @@ def test_what_is_not_there(commit, repository):
     assert commit.delete_repository(**about)["repositoryId"] == repository.id
     status, said = sh(f"git clone {HELPER} {repository.url}")
     assert status and "not found" in said
+
+
+def test_what_is_no_operation_of_aws_cannot_be_called(commit):
+    def find(params, **_):
+        params["headers"]["X-Amz-Target"] = "CodeCommit_20150413.Find"
+
+    commit.meta.events.register("before-call.codecommit.ListRepositories", find)
+    assert "no such operation" in refused("NotImplemented", commit.list_repositories)
 
 
 @settings(max_examples=20, deadline=None)

@@ -42,7 +42,7 @@ WHOLE = {
     "secondarySourcesOverride": "secondarySources",
     "sourceVersion": "sourceVersion",
 }
-OTHERS = {"projectName", "environmentVariablesOverride", "initiator", "idempotencyToken", "given"}
+OTHERS = "projectName environmentVariablesOverride caller initiator idempotencyToken given".split()
 CURATED = [
     {
         "platform": platform,
