@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from waiting import until
 
 from helpers import cloud, containers, ledger, machine
-from helpers.cloud import local
+from helpers.cloud import archives, local
 from helpers.cloud.codebuild import artifacts, buildspec, image
 from helpers.cloud.codebuild.container import Container
 from helpers.cloud.codebuild.errors import Ended
@@ -165,6 +165,12 @@ def packed(files):
         for name, text in files.items():
             archive.writestr(name, text)
     return body.getvalue()
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "/x"])
+def test_an_archive_whose_paths_lead_out_of_it_is_not_unpacked(path):
+    with pytest.raises(ValueError, match="leads out"):
+        archives.unpack(packed({"good": "", path: ""}))
 
 
 # --- The buildspec

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 
 from helpers import containers, ledger
+from helpers.cloud.archives import Files
 
-Files = dict[str, tuple[bytes, int]]  # path: content (of a link: where it leads), and mode
 HOME = "/codebuild/output"
 SOCKET = "/var/run/docker.sock"
 # Process 1 hands on what it reads and ends with the cloud, and the container with it. A shell that

@@ -32,8 +32,10 @@ def deploy(job: Job, call: Caller) -> None:
         raise Failed(f"The cluster {cluster['name']} is {cluster['status']}.")
     with tempfile.TemporaryDirectory(prefix="deploy-", dir=environment.folder()) as name:
         folder = Path(name)
-        with files.archive(job, call, job.inputs[0]) as source:
-            source.extractall(folder / "source")
+        for path, (content, _) in files.unpack(job, call, job.inputs[0]).items():
+            file = folder / "source" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
         config = folder / "kubeconfig"
         config.touch(mode=0o600)
         config.write_text(json.dumps(_kubeconfig(cluster, token(call, cluster["name"]))))
