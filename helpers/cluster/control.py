@@ -77,8 +77,9 @@ def start(folder: Path, name: str, octet: int, webhook: str = "") -> dict:
     options = _options(folder, octet, etcd, port, webhook)
     for part in PARTS:
         command = [*found.commands[part], *options[part], *versions.flags(part, found.version)]
-        _spawn(folder, f"{part} of {name}", part, command)
-        if part == "kube-apiserver":  # the others would look for it for seconds
+        api = part == "kube-apiserver"
+        _spawn(folder, f"{part} of {name}", part, command, **({"port": port} if api else {}))
+        if api:  # the others would look for it for seconds
             _wait(folder, name)
     return {"port": port, "release": found.release}
 
@@ -195,11 +196,11 @@ def _options(folder: Path, octet: int, etcd: int, port: int, webhook: str) -> di
     }
 
 
-def _spawn(folder: Path, title: str, part: str, command: list[str]) -> None:
+def _spawn(folder: Path, title: str, part: str, command: list[str], **facts) -> None:
     environment = {**os.environ, **ENVIRONMENT}
     log = folder / f"{part}.log"
-    told = {"cluster": folder.name, "patience": 0.3}  # else an API server waits for its watchers
-    ledger.spawn(title, [*AGAIN, *command], env=environment, log=log, cwd=folder, facts=told)
+    facts |= {"cluster": folder.name, "patience": 0.3}  # else an API server waits for its watchers
+    ledger.spawn(title, [*AGAIN, *command], env=environment, log=log, cwd=folder, facts=facts)
 
 
 def _wait(folder: Path, name: str, seconds: float = 60) -> None:
