@@ -15,7 +15,7 @@ from helpers.cloud.stacks.api import Caller
 
 def s3(job: Job, call: Caller) -> None:
     """Copy the input to a bucket: its files, or itself."""
-    settings, name = job.configuration, job.inputs[0]
+    settings, (name,) = job.configuration, job.inputs
     bucket, key = settings["BucketName"], settings.get("ObjectKey", "")
     common = {n: settings[n] for n in ("CacheControl",) if n in settings}
     if settings["Extract"].lower() == "true":

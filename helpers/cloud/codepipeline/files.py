@@ -27,7 +27,7 @@ def store(job: Job, call: Caller, data: bytes) -> None:
 
 def fetch(job: Job, call: Caller, name: str) -> bytes:
     """Read an input artifact."""
-    bucket, key = job.execution.artifacts[name]
+    bucket, key = job.inputs[name]
     return _s3(call, "GetObject", {"Bucket": bucket, "Key": key})["Body"].read()
 
 

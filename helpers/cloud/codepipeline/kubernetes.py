@@ -32,7 +32,7 @@ def deploy(job: Job, call: Caller) -> None:
         raise Failed(f"The cluster {cluster['name']} is {cluster['status']}.")
     with tempfile.TemporaryDirectory(prefix="deploy-", dir=environment.folder()) as name:
         folder = Path(name)
-        for path, (content, _) in files.unpack(job, call, job.inputs[0]).items():
+        for path, (content, _) in files.unpack(job, call, next(iter(job.inputs))).items():
             file = folder / "source" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
@@ -122,7 +122,7 @@ class _Commands:
         """Return the path of a file of the input, once the action's variables are put into it."""
         path = self.source / name
         if not path.is_file() or not path.resolve().is_relative_to(self.source.resolve()):
-            text = f"File [{name}] does not exist in artifact [{self.job.inputs[0]}]"
+            text = f"File [{name}] does not exist in artifact [{next(iter(self.job.inputs))}]"
             raise Failed(text, "ConfigurationError")
         value = lambda found: self.job.environment.get(found[1] or found[2], found[0])  # noqa: E731
         path.write_text(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, path.read_text()))

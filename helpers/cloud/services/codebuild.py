@@ -207,13 +207,7 @@ def start(
 
 
 def start_hidden(
-    region: str,
-    role_arn: str,
-    buildspec: str,
-    inputs: dict[str, Place],
-    primary: str,
-    variables: list[dict],
-    initiator: str,
+    region: str, role_arn: str, buildspec: str, inputs: dict[str, Place], pipeline: str
 ) -> Build:
     """Start a build of no project, in privileged mode.
 
@@ -221,15 +215,12 @@ def start_hidden(
         region: where.
         role_arn: the role that it runs as: the pipeline's.
         buildspec: its text.
-        inputs: as for ``start``.
-        primary: as for ``start``.
-        variables: as for ``start``.
-        initiator: as for ``start``.
+        inputs: as for ``start``; the first is the source.
+        pipeline: the name of the pipeline that asks.
 
     Raises:
         Refusal: CodePipeline may not be the role.
     """
-    pipeline = initiator.rpartition("/")[2]
     group = {"status": "ENABLED", "groupName": f"/aws/codepipeline/{pipeline}"}
     project = projects.new(
         {
@@ -243,9 +234,8 @@ def start_hidden(
         region,
         "codepipeline",
     )
-    asked = {"environmentVariablesOverride": variables, "initiator": initiator}
-    facts = projects.build(project, asked) | {"buildNumber": 1}
-    return Build(region, facts, _sources(inputs, primary), [], "codepipeline")
+    facts = projects.build(project, {"initiator": f"codepipeline/{pipeline}"}) | {"buildNumber": 1}
+    return Build(region, facts, _sources(inputs, next(iter(inputs))), [], "codepipeline")
 
 
 def _sources(inputs: dict[str, Place], primary: str) -> list[dict]:
