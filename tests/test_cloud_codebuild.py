@@ -57,7 +57,6 @@ def aws(shared_home):
 
 @pytest.fixture(scope="module")
 def api(aws):
-    boto3.DEFAULT_SESSION = None
     return boto3.client("codebuild")
 
 

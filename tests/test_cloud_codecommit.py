@@ -31,7 +31,6 @@ def aws(shared_home):
 
 @pytest.fixture
 def commit(aws):
-    boto3.DEFAULT_SESSION = None
     return boto3.client("codecommit")
 
 

@@ -29,11 +29,6 @@ def aws(shared_home):
     return cloud.start()
 
 
-@pytest.fixture(autouse=True)
-def session(aws):
-    boto3.DEFAULT_SESSION = None
-
-
 @pytest.fixture(scope="module")
 def s3(aws):
     return boto3.client("s3")

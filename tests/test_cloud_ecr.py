@@ -43,7 +43,6 @@ def aws(shared_home):
 
 @pytest.fixture
 def ecr(aws):
-    boto3.DEFAULT_SESSION = None
     return boto3.client("ecr")
 
 
@@ -483,7 +482,6 @@ PARTS = "mine theirs .. . %2e%2e %2f blobs uploads manifests tags list v1 ?a ".s
 @pytest.fixture(scope="module")
 def guest(aws):
     """The password of somebody who may do everything, but in one of two repositories."""
-    boto3.DEFAULT_SESSION = None
     ecr = boto3.client("ecr")
     for name in ("mine", "theirs"):
         ecr.create_repository(repositoryName=name)

@@ -27,16 +27,11 @@ EVERYWHERE = {"type": "cluster"}
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def aws(shared_home):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAB_PODS", "process")
         yield cloud.start()
-
-
-@pytest.fixture(autouse=True)
-def session(aws):
-    boto3.DEFAULT_SESSION = None
 
 
 @pytest.fixture(scope="module")

@@ -22,14 +22,9 @@ ACCOUNT = "123456789012"
 HERE = f"us-east-1:{ACCOUNT}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def aws(shared_home):
     return cloud.start()
-
-
-@pytest.fixture(autouse=True)
-def session(aws):
-    boto3.DEFAULT_SESSION = None
 
 
 @pytest.fixture
