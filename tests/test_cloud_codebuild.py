@@ -11,7 +11,7 @@ import zipfile
 import boto3
 import pytest
 import yaml
-from botocore.exceptions import ClientError
+from asking import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from waiting import until
@@ -149,13 +149,6 @@ def run(api, project):
         return finish(api, api.start_build(projectName=name, **more)["build"])
 
     return build
-
-
-def refused(code, call, **arguments):
-    with pytest.raises(ClientError) as problem:
-        call(**arguments)
-    assert problem.value.response["Error"]["Code"] == code, problem.value
-    return problem.value.response["Error"]["Message"]
 
 
 def packed(files):

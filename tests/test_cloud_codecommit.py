@@ -3,12 +3,12 @@
 import io
 import json
 import os
-import subprocess
 import zipfile
 from types import SimpleNamespace
 
 import boto3
 import pytest
+from asking import good, sh
 from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -55,19 +55,6 @@ def folder(tmp_path, monkeypatch):
         monkeypatch.setenv(f"GIT_{person}_EMAIL", "ada@example.com")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def sh(command, **more):
-    """Run a command; return exit status and what it says."""
-    run = {"capture_output": True, "text": True, "env": os.environ | more}
-    done = subprocess.run(["bash", "-c", command], **run)
-    return done.returncode, done.stdout + done.stderr
-
-
-def good(command, **more):
-    status, said = sh(command, **more)
-    assert status == 0, said
-    return said.strip()
 
 
 def clone(repository, place="work", **keys):

@@ -12,6 +12,7 @@ import botocore.auth
 import pytest
 import urllib3
 import yaml
+from asking import refused
 from botocore.exceptions import ClientError
 from waiting import until
 
@@ -121,14 +122,6 @@ def member(shop, user, tmp_path, request):
     sts = user.session.client("sts")
     keys = sts.assume_role(RoleArn=arn, RoleSessionName="ada@example")["Credentials"]
     return Person(arn, keys, tmp_path)
-
-
-def refused(code, call, **arguments):
-    """Check that a call is refused with a code, and return the message."""
-    with pytest.raises(ClientError) as problem:
-        call(**arguments)
-    assert problem.value.response["Error"]["Code"] == code, problem.value
-    return problem.value.response["Error"]["Message"]
 
 
 def token(session, name="shop", minutes_ago=0, patch=None):
