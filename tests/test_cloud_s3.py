@@ -179,7 +179,8 @@ def test_events_reach_eventbridge_and_its_rules(s3, bucket):
     s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=on)
     assert "EventBridgeConfiguration" in s3.get_bucket_notification_configuration(Bucket=bucket)
     s3.put_object(Bucket=bucket, Key="heard", Body=b"")
-    (message,) = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
+    asked = {"QueueUrl": url, "MaxNumberOfMessages": 10, "WaitTimeSeconds": 20}
+    (message,) = sqs.receive_message(**asked)["Messages"]
     assert json.loads(message["Body"])["detail"]["object"]["key"] == "heard"
 
 
