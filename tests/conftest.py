@@ -2,9 +2,17 @@
 
 import os
 
+import boto3
 import pytest
 
 from helpers import ledger
+
+
+@pytest.fixture(autouse=True)
+def forgotten_keys():
+    """boto3 remembers the keys that it has found; the next test may have others."""
+    yield
+    boto3.DEFAULT_SESSION = None
 
 
 @pytest.fixture

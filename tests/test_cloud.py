@@ -28,12 +28,6 @@ def aws(shared_home):
     return cloud.start()
 
 
-@pytest.fixture(autouse=True)
-def session():
-    """boto3 remembers the keys it has found; the next test may have others."""
-    boto3.DEFAULT_SESSION = None
-
-
 def python(script, ok=True, **environment):
     """Run a script in a fresh Python as from a learner's terminal; return what it prints."""
     return sh([sys.executable, "-c", script], ok, **environment)
@@ -314,7 +308,6 @@ def account(aws, tmp_path, monkeypatch):
     yield
     os.environ.clear()
     os.environ.update(before)
-    boto3.DEFAULT_SESSION = None
 
 
 def test_the_named_account_is_used_once_it_is_proved(account, capsys):

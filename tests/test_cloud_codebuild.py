@@ -11,13 +11,13 @@ import zipfile
 import boto3
 import pytest
 import yaml
-from botocore.exceptions import ClientError
+from asking import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from waiting import until
 
 from helpers import cloud, containers, ledger, machine
-from helpers.cloud import local
+from helpers.cloud import archives, local
 from helpers.cloud.codebuild import artifacts, buildspec, image
 from helpers.cloud.codebuild.container import Container
 from helpers.cloud.codebuild.errors import Ended
@@ -57,7 +57,6 @@ def aws(shared_home):
 
 @pytest.fixture(scope="module")
 def api(aws):
-    boto3.DEFAULT_SESSION = None
     return boto3.client("codebuild")
 
 
@@ -152,19 +151,18 @@ def run(api, project):
     return build
 
 
-def refused(code, call, **arguments):
-    with pytest.raises(ClientError) as problem:
-        call(**arguments)
-    assert problem.value.response["Error"]["Code"] == code, problem.value
-    return problem.value.response["Error"]["Message"]
-
-
 def packed(files):
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w") as archive:
         for name, text in files.items():
             archive.writestr(name, text)
     return body.getvalue()
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "/x"])
+def test_an_archive_whose_paths_lead_out_of_it_is_not_unpacked(path):
+    with pytest.raises(ValueError, match="leads out"):
+        archives.unpack(packed({"good": "", path: ""}))
 
 
 # --- The buildspec

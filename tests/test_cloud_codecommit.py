@@ -3,12 +3,12 @@
 import io
 import json
 import os
-import subprocess
 import zipfile
 from types import SimpleNamespace
 
 import boto3
 import pytest
+from asking import good, sh
 from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -31,7 +31,6 @@ def aws(shared_home):
 
 @pytest.fixture
 def commit(aws):
-    boto3.DEFAULT_SESSION = None
     return boto3.client("codecommit")
 
 
@@ -56,19 +55,6 @@ def folder(tmp_path, monkeypatch):
         monkeypatch.setenv(f"GIT_{person}_EMAIL", "ada@example.com")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def sh(command, **more):
-    """Run a command; return exit status and what it says."""
-    run = {"capture_output": True, "text": True, "env": os.environ | more}
-    done = subprocess.run(["bash", "-c", command], **run)
-    return done.returncode, done.stdout + done.stderr
-
-
-def good(command, **more):
-    status, said = sh(command, **more)
-    assert status == 0, said
-    return said.strip()
 
 
 def clone(repository, place="work", **keys):
@@ -330,7 +316,8 @@ def test_what_is_not_there(commit, repository):
     refused("FolderDoesNotExist", commit.get_folder, **about, folderPath="b")
     refused("CommitIdDoesNotExist", commit.get_commit, **about, commitId="0" * 40)
     refused("BlobIdDoesNotExist", commit.get_blob, **about, blobId="0" * 40)
-    refused("NotImplemented", commit.list_pull_requests, **about)
+    text = refused("NotImplemented", commit.list_pull_requests, **about)
+    assert "(pull requests, approvals" in text
     assert repository.name in str(commit.list_repositories()["repositories"])
     commit.update_repository_description(**about, repositoryDescription="of mine")
     found = commit.batch_get_repositories(repositoryNames=[repository.name, "none"])
@@ -339,6 +326,14 @@ def test_what_is_not_there(commit, repository):
     assert commit.delete_repository(**about)["repositoryId"] == repository.id
     status, said = sh(f"git clone {HELPER} {repository.url}")
     assert status and "not found" in said
+
+
+def test_what_is_no_operation_of_aws_cannot_be_called(commit):
+    def find(params, **_):
+        params["headers"]["X-Amz-Target"] = "CodeCommit_20150413.Find"
+
+    commit.meta.events.register("before-call.codecommit.ListRepositories", find)
+    assert "no such operation" in refused("NotImplemented", commit.list_repositories)
 
 
 @settings(max_examples=20, deadline=None)

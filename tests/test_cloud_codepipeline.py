@@ -9,6 +9,7 @@ import zipfile
 
 import boto3
 import pytest
+from asking import refused
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,11 +28,6 @@ def aws(shared_home):
     if machine.docker_engine().works:
         build_image.archive()  # takes as long as it takes, once
     return cloud.start()
-
-
-@pytest.fixture(autouse=True)
-def session(aws):
-    boto3.DEFAULT_SESSION = None
 
 
 @pytest.fixture(scope="module")
@@ -200,14 +196,6 @@ def pipeline(cp, role, store, s3):
     yield make
     for one in made:
         cp.delete_pipeline(name=one.name)
-
-
-def refused(code, call, **arguments):
-    """Check that a call is refused with a code, and return the message."""
-    with pytest.raises(ClientError) as problem:
-        call(**arguments)
-    assert problem.value.response["Error"]["Code"] == code, problem.value
-    return problem.value.response["Error"]["Message"]
 
 
 def read(s3, bucket, key="index.html"):

@@ -13,6 +13,7 @@ import subprocess
 import boto3
 import pytest
 import waiting
+from asking import refused
 from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,14 +51,6 @@ def sh(command, ok=True):
     done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True)
     assert (done.returncode == 0) == ok, done.stdout + done.stderr
     return done.stdout if ok else done.stderr
-
-
-def refused(code, call, **arguments):
-    """Check that a call is refused with a code, and return the message."""
-    with pytest.raises(ClientError) as problem:
-        call(**arguments)
-    assert problem.value.response["Error"]["Code"] == code
-    return problem.value.response["Error"]["Message"]
 
 
 def launch(ec2, user_data="", ami=BUSYBOX, kind="t2.micro", count=1, wait=True, **more):

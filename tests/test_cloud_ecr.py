@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import re
-import subprocess
 import time
 from types import SimpleNamespace
 from urllib.error import HTTPError
@@ -15,7 +14,7 @@ from urllib.request import Request, urlopen
 import boto3
 import pytest
 import urllib3
-from botocore.exceptions import ClientError
+from asking import good, refused, sh
 from hypothesis import given
 from hypothesis import strategies as some
 from waiting import until
@@ -43,7 +42,6 @@ def aws(shared_home):
 
 @pytest.fixture
 def ecr(aws):
-    boto3.DEFAULT_SESSION = None
     return boto3.client("ecr")
 
 
@@ -58,19 +56,6 @@ def repository(ecr, request):
     name = f"r/{abs(hash(request.node.nodeid)) % 10**10}"
     uri = ecr.create_repository(repositoryName=name)["repository"]["repositoryUri"]
     return SimpleNamespace(name=name, uri=uri)
-
-
-def sh(command, **more):
-    """Run a command; return exit status and what it says."""
-    run = {"capture_output": True, "text": True, "env": os.environ | more}
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], **run)
-    return done.returncode, done.stdout + done.stderr
-
-
-def good(command, **more):
-    status, said = sh(command, **more)
-    assert status == 0, said
-    return said.strip()
 
 
 def build(name, content):
@@ -118,14 +103,6 @@ def keys_of(name, *actions, resource="*"):
         "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
         "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
     }
-
-
-def refused(code, call, **arguments):
-    """Check that a call is refused with a code, and return the message."""
-    with pytest.raises(ClientError) as problem:
-        call(**arguments)
-    assert problem.value.response["Error"]["Code"] == code, problem.value
-    return problem.value.response["Error"]["Message"]
 
 
 def ask(aws, path, password=None, method="GET", **more):
@@ -483,7 +460,6 @@ PARTS = "mine theirs .. . %2e%2e %2f blobs uploads manifests tags list v1 ?a ".s
 @pytest.fixture(scope="module")
 def guest(aws):
     """The password of somebody who may do everything, but in one of two repositories."""
-    boto3.DEFAULT_SESSION = None
     ecr = boto3.client("ecr")
     for name in ("mine", "theirs"):
         ecr.create_repository(repositoryName=name)

@@ -12,6 +12,7 @@ import botocore.auth
 import pytest
 import urllib3
 import yaml
+from asking import refused
 from botocore.exceptions import ClientError
 from waiting import until
 
@@ -27,16 +28,11 @@ EVERYWHERE = {"type": "cluster"}
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def aws(shared_home):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAB_PODS", "process")
         yield cloud.start()
-
-
-@pytest.fixture(autouse=True)
-def session(aws):
-    boto3.DEFAULT_SESSION = None
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +122,6 @@ def member(shop, user, tmp_path, request):
     sts = user.session.client("sts")
     keys = sts.assume_role(RoleArn=arn, RoleSessionName="ada@example")["Credentials"]
     return Person(arn, keys, tmp_path)
-
-
-def refused(code, call, **arguments):
-    """Check that a call is refused with a code, and return the message."""
-    with pytest.raises(ClientError) as problem:
-        call(**arguments)
-    assert problem.value.response["Error"]["Code"] == code, problem.value
-    return problem.value.response["Error"]["Message"]
 
 
 def token(session, name="shop", minutes_ago=0, patch=None):

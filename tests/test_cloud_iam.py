@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 
 import boto3
 import pytest
+from asking import refused
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,14 +23,9 @@ ACCOUNT = "123456789012"
 HERE = f"us-east-1:{ACCOUNT}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def aws(shared_home):
     return cloud.start()
-
-
-@pytest.fixture(autouse=True)
-def session(aws):
-    boto3.DEFAULT_SESSION = None
 
 
 @pytest.fixture
@@ -83,14 +79,6 @@ def document(*statements):
 def trusting(**principal):
     one = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": principal}
     return json.dumps({"Version": "2012-10-17", "Statement": [one]})
-
-
-def refused(code, call, **arguments):
-    """Check that a call is refused with a code, and return the message."""
-    with pytest.raises(ClientError) as problem:
-        call(**arguments)
-    assert problem.value.response["Error"]["Code"] == code, problem.value
-    return problem.value.response["Error"]["Message"]
 
 
 def zipped():

@@ -7,8 +7,8 @@ import urllib.request
 
 import boto3
 import pytest
+from asking import refused
 from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from helpers import cloud
 from helpers.cloud import policies
@@ -36,14 +36,6 @@ def sh(script, folder, ok=True):
     done = subprocess.run(["bash", "-ec", script], cwd=folder, capture_output=True, text=True)
     assert (done.returncode == 0) == ok, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-def refused(code, call, **arguments):
-    """Check that a call is refused with a code, and return the message."""
-    with pytest.raises(ClientError) as problem:
-        call(**arguments)
-    assert problem.value.response["Error"]["Code"] == code
-    return problem.value.response["Error"]["Message"]
 
 
 def fetch(url, **request):
@@ -187,7 +179,8 @@ def test_events_reach_eventbridge_and_its_rules(s3, bucket):
     s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=on)
     assert "EventBridgeConfiguration" in s3.get_bucket_notification_configuration(Bucket=bucket)
     s3.put_object(Bucket=bucket, Key="heard", Body=b"")
-    (message,) = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
+    asked = {"QueueUrl": url, "MaxNumberOfMessages": 10, "WaitTimeSeconds": 20}
+    (message,) = sqs.receive_message(**asked)["Messages"]
     assert json.loads(message["Body"])["detail"]["object"]["key"] == "heard"
 
 

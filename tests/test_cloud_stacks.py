@@ -23,12 +23,6 @@ def aws(shared_home):
     return cloud.start()
 
 
-@pytest.fixture(autouse=True)
-def session():
-    """boto3 remembers the keys it has found; the next test may have others."""
-    boto3.DEFAULT_SESSION = None
-
-
 @pytest.fixture(scope="module")
 def cf(aws):
     return boto3.client("cloudformation")

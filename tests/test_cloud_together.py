@@ -34,12 +34,6 @@ print({{one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}}["Url"
 """
 
 
-@pytest.fixture(autouse=True)
-def session():
-    """boto3 remembers the keys it has found; the next test may have others."""
-    boto3.DEFAULT_SESSION = None
-
-
 def test_a_cloud_that_is_killed_while_it_makes_a_stack_leaves_nothing(home, capsys):
     cloud.start()
     cf = boto3.client("cloudformation")

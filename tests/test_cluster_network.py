@@ -80,7 +80,7 @@ class Cluster:
         self.port = facts["port"]
         who = (Authority(self.folder), "system:kube-proxy", "system:masters")
         server = f"https://127.0.0.1:{self.port}"
-        control.write_kubeconfig(self.folder / "network.kubeconfig", "net", server, *who)
+        control.issue_kubeconfig(self.folder / "network.kubeconfig", "net", server, *who)
         network.start(self.folder)
         self.api = Api(self.folder / "kubeconfig")
         until(lambda: exists(self.api, f"{DEFAULT}/serviceaccounts/default"))

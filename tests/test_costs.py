@@ -17,9 +17,7 @@ from helpers.cloud import costs
 
 @pytest.fixture
 def aws(home):
-    boto3.DEFAULT_SESSION = None
-    yield cloud.start()
-    boto3.DEFAULT_SESSION = None
+    return cloud.start()
 
 
 def status(*options):

@@ -5,7 +5,8 @@ moto's package (``ec2``, ``awslambda``). It is imported after that package and b
 use of the service (``extensions``), and there
 
 - sets ``ec2_backends.backend`` to its own subclass of moto's backend, whose ``_url_module`` has
-  ``url_bases`` and ``url_paths`` (``moto.ec2.urls``, or paths to its own Response class);
+  ``url_bases`` and ``url_paths`` (``moto.ec2.urls``, or paths to its own Response class; that
+  of a service of which nothing is moto's is an ``operations.Response``);
 - appends to ``calls.CHECKS`` what has to look at a call before moto does;
 - raises ``calls.Refusal(code, message, status)`` for what AWS refuses, and ``NotImplementedError``
   for what the course does not have: both are answered in the format of the service's protocol;

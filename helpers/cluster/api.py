@@ -156,6 +156,27 @@ class Api:
         return answer
 
 
+def write_kubeconfig(path: Path, name: str, cluster: dict, user: dict) -> None:
+    """Write a kubeconfig file with one context, for nobody but its owner.
+
+    Args:
+        path: the file.
+        name: what context, cluster and user are called in it.
+        cluster: where it is (``server``, ``certificate-authority-data``).
+        user: what proves who comes (``token``).
+    """
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": cluster}],
+        "users": [{"name": name, "user": user}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": name,
+    }
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(config, indent=1))  # JSON is YAML
+
+
 def _file(given: dict, name: str, kubeconfig: Path, folder: str) -> str | None:
     """Return the path of what a kubeconfig names by path, or holds itself."""
     if name in given:

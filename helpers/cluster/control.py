@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import os
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import urllib3
 
 from helpers import ledger, machine
 from helpers.cluster import programs, versions
-from helpers.cluster.api import Api, ApiError
+from helpers.cluster.api import Api, ApiError, write_kubeconfig
 from helpers.containers.certificates import Authority
 
 # A part that ends is started again, as a machine's init system would do.
@@ -70,20 +69,21 @@ def start(folder: Path, name: str, octet: int, webhook: str = "") -> dict:
     server = f"https://127.0.0.1:{port}"
     for user in ("kubeconfig", "network.kubeconfig"):
         who = (user.removesuffix("kubeconfig").strip(".") or "admin", "system:masters")
-        write_kubeconfig(folder / user, name, server, authority, *who)
+        issue_kubeconfig(folder / user, name, server, authority, *who)
     for part, user in PARTS.items():
         if user:
-            write_kubeconfig(certs / f"{part}.kubeconfig", name, server, authority, user)
+            issue_kubeconfig(certs / f"{part}.kubeconfig", name, server, authority, user)
     options = _options(folder, octet, etcd, port, webhook)
     for part in PARTS:
         command = [*found.commands[part], *options[part], *versions.flags(part, found.version)]
-        _spawn(folder, f"{part} of {name}", part, command)
-        if part == "kube-apiserver":  # the others would look for it for seconds
+        api = part == "kube-apiserver"
+        _spawn(folder, f"{part} of {name}", part, command, **({"port": port} if api else {}))
+        if api:  # the others would look for it for seconds
             _wait(folder, name)
     return {"port": port, "release": found.release}
 
 
-def write_kubeconfig(
+def issue_kubeconfig(
     path: Path, cluster: str, server: str, authority: Authority, user: str, *groups: str
 ) -> None:
     """Write a kubeconfig file that stands alone: with it, one is a user of a cluster.
@@ -103,18 +103,9 @@ def write_kubeconfig(
 
     who = {"client-certificate-data": text(certificate), "client-key-data": text(key)}
     where = {"server": server, "certificate-authority-data": text(authority.path)}
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": cluster, "cluster": where}],
-        "users": [{"name": user, "user": who}],
-        "contexts": [{"name": cluster, "context": {"cluster": cluster, "user": user}}],
-        "current-context": cluster,
-    }
     certificate.unlink()
     key.unlink()
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(config, indent=1))  # JSON is YAML
+    write_kubeconfig(path, cluster, where, who)
 
 
 def _start_etcd(folder: Path, name: str) -> int:
@@ -195,11 +186,11 @@ def _options(folder: Path, octet: int, etcd: int, port: int, webhook: str) -> di
     }
 
 
-def _spawn(folder: Path, title: str, part: str, command: list[str]) -> None:
+def _spawn(folder: Path, title: str, part: str, command: list[str], **facts) -> None:
     environment = {**os.environ, **ENVIRONMENT}
     log = folder / f"{part}.log"
-    told = {"cluster": folder.name, "patience": 0.3}  # else an API server waits for its watchers
-    ledger.spawn(title, [*AGAIN, *command], env=environment, log=log, cwd=folder, facts=told)
+    facts |= {"cluster": folder.name, "patience": 0.3}  # else an API server waits for its watchers
+    ledger.spawn(title, [*AGAIN, *command], env=environment, log=log, cwd=folder, facts=facts)
 
 
 def _wait(folder: Path, name: str, seconds: float = 60) -> None:

@@ -113,7 +113,7 @@ class Cluster:
         authority.issue(folder / "server", name, addresses=(address,), names=(name,))
         server, user = f"https://127.0.0.1:{facts['port']}", f"system:node:{name}"
         kubeconfig = folder / "kubeconfig"
-        control.write_kubeconfig(kubeconfig, self.name, server, authority, user, "system:nodes")
+        control.issue_kubeconfig(kubeconfig, self.name, server, authority, user, "system:nodes")
         words = [sys.executable, "-m", "helpers.cluster.agent", str(self.folder), name]
         told = {"cluster": self.name, "node": name}
         title, log = f"node {name} of {self.name}", folder / "agent.log"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-import zipfile
 
-from helpers.cloud.codebuild.container import Container, Files
+from helpers.cloud.archives import Files, pack
+from helpers.cloud.codebuild.container import Container
 from helpers.cloud.codebuild.errors import Failure
 from helpers.cloud.codebuild.logs import Log
 from helpers.cloud.stacks.api import Caller
@@ -75,7 +74,7 @@ def upload(
     about = {"location": _key(facts, target, container.ask(block.get("name") or ""))}
     bodies = {f"{about['location']}/{path}": content for path, (content, _) in chosen.items()}
     if target.get("packaging") == "ZIP":
-        packed = _pack(chosen)
+        packed = pack(chosen)
         bodies = {about["location"]: packed}
         about["sha256sum"] = hashlib.sha256(packed).hexdigest()
         about["md5sum"] = hashlib.md5(packed, usedforsecurity=False).hexdigest()
@@ -96,16 +95,6 @@ def _key(facts: dict, target: dict, name: str) -> str:
     last = override or target.get("name") or facts["projectName"]
     parts = [(target.get("path") or "").strip("/"), build, last.strip("/")]
     return "/".join(part for part in parts if part)
-
-
-def _pack(files: Files) -> bytes:
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, (content, mode) in sorted(files.items()):
-            member = zipfile.ZipInfo(path)
-            member.external_attr, member.compress_type = mode << 16, zipfile.ZIP_DEFLATED
-            archive.writestr(member, content)
-    return body.getvalue()
 
 
 def _any(patterns: list[str], name: str) -> bool:

@@ -13,9 +13,10 @@ from botocore.exceptions import ClientError
 from moto.core.utils import utcnow
 
 from helpers import containers, machine
+from helpers.cloud.archives import Files
 from helpers.cloud.calls import Refusal
 from helpers.cloud.codebuild import artifacts, buildspec, changes, image, sources, variables
-from helpers.cloud.codebuild.container import HOME, Container, Files
+from helpers.cloud.codebuild.container import HOME, Container
 from helpers.cloud.codebuild.errors import Ended, Failure, said
 from helpers.cloud.codebuild.logs import Log
 from helpers.cloud.services import sts

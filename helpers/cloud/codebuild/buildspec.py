@@ -82,8 +82,6 @@ def parse(text: str) -> Buildspec:
     if shell not in ("sh", "bash", "/bin/sh", "/bin/bash"):
         raise Invalid(f"invalid shell {shell}: only sh and bash are supported")
     given = _mapping(spec.get("phases"), "phases")
-    if not given:
-        raise Invalid("at least one phase with at least one command is required in the buildspec")
     notes = [f"{name}: {why}" for name, why in NOTED.items() if name in spec]
     if "git-credential-helper" in env:
         notes.append("git-credential-helper: git has no credentials of the role here")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 import secrets
 import shlex
@@ -14,8 +13,8 @@ import time
 from collections.abc import Callable
 
 from helpers import containers, ledger
+from helpers.cloud.archives import Files
 
-Files = dict[str, tuple[bytes, int]]  # path: content (of a link: where it leads), and mode
 HOME = "/codebuild/output"
 SOCKET = "/var/run/docker.sock"
 # Process 1 hands on what it reads and ends with the cloud, and the container with it. A shell that
@@ -138,10 +137,8 @@ class Container:
         self._send(f"{shell}\n")
         lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
         if not self._here:
-            ports = [one.facts["port"] for one in ledger.entries() if "port" in one.facts]
-            clusters = (ledger.home() / "clusters").glob("*/cluster.json")
-            ports += [json.loads(one.read_text())["port"] for one in clusters]
-            words = ["python3", "-c", FORWARD, self._engine.host, *map(str, set(ports))]
+            ports = {str(one.facts["port"]) for one in ledger.entries() if "port" in one.facts}
+            words = ["python3", "-c", FORWARD, self._engine.host, *ports]
             lines.append(f"{shlex.join(words)} >$HOME/.forward 2>&1 &")
             lines.append("until [ -s $HOME/.forward ]; do sleep 0.05; done")
         return self.run("\n".join([*lines, f"cd {shlex.quote(folder)}"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable
+from functools import partial
 
 from moto.core.utils import get_service_model, utcnow
 
@@ -13,6 +14,7 @@ from helpers.cloud.codebuild import sources
 from helpers.cloud.environment import ACCOUNT
 from helpers.cloud.services import sts
 
+invalid = partial(Refusal, "InvalidInputException")  # takes the message
 IMAGE = "aws/codebuild/amazonlinux-x86_64-standard:5.0"
 SMALL = {"type": "LINUX_CONTAINER", "image": IMAGE, "computeType": "BUILD_GENERAL1_SMALL"}
 NOT_HERE = {
@@ -42,7 +44,7 @@ WHOLE = {
     "secondarySourcesOverride": "secondarySources",
     "sourceVersion": "sourceVersion",
 }
-OTHERS = {"projectName", "environmentVariablesOverride", "initiator", "idempotencyToken", "given"}
+OTHERS = "projectName environmentVariablesOverride caller initiator idempotencyToken given".split()
 CURATED = [
     {
         "platform": platform,
@@ -204,8 +206,3 @@ def ordered(found: Iterable[str], asked: dict, default: str) -> list[str]:
     """Return names in the order that a call asks for; they come in the default one."""
     names = list(found)
     return names if asked.get("sortOrder", default) == default else names[::-1]
-
-
-def invalid(text: str) -> Refusal:
-    """Return the error for what cannot be."""
-    return Refusal("InvalidInputException", text)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import re
-import tarfile
-import zipfile
 
 from helpers.cloud import permissions
-from helpers.cloud.codebuild.container import Files
+from helpers.cloud.archives import Files, unpack
 from helpers.cloud.codebuild.errors import Failure
 from helpers.cloud.environment import ACCOUNT
 from helpers.cloud.stacks.api import Caller
@@ -21,7 +18,7 @@ def fetch(call: Caller, source: dict, version: str) -> tuple[Files, str]:
 
     Raises:
         ClientError, Refusal: the role may not have it, or it is not there.
-        ValueError: it is no archive.
+        ValueError: it is no archive that can be unpacked.
     """
     kind, location = source["type"], source.get("location") or ""
     if kind == "S3":
@@ -30,7 +27,7 @@ def fetch(call: Caller, source: dict, version: str) -> tuple[Files, str]:
             return _folder(call, bucket, key), ""
         where = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
         answer = call("s3", "GetObject", where)
-        return _unpack(answer["Body"].read()), answer.get("VersionId") or answer["ETag"].strip('"')
+        return unpack(answer["Body"].read()), answer.get("VersionId") or answer["ETag"].strip('"')
     if kind == "CODECOMMIT":
         return _commit(call, location.rsplit("/", 1)[-1], version)
     return {}, ""
@@ -61,20 +58,6 @@ def split(location: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _unpack(content: bytes) -> Files:
-    """Return the files of a ZIP or tar archive."""
-    if zipfile.is_zipfile(io.BytesIO(content)):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = [one for one in archive.infolist() if not one.is_dir()]
-            return {one.filename: (archive.read(one), one.external_attr >> 16) for one in members}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            members = [one for one in archive if one.isfile()]
-            return {one.name: (archive.extractfile(one).read(), one.mode) for one in members}
-    except tarfile.TarError:
-        raise ValueError("zip: not a valid zip file") from None
-
-
 def _folder(call: Caller, bucket: str, prefix: str) -> Files:
     found: Files = {}
     more: dict | None = {"Bucket": bucket, "Prefix": prefix}
@@ -97,4 +80,4 @@ def _commit(call: Caller, repository: str, version: str) -> tuple[Files, str]:
     version = version.removeprefix("refs/heads/")
     if not re.fullmatch("[0-9a-f]{40}", version):
         version, _ = codecommit.tip(call.region, repository, version or "main")
-    return _unpack(codecommit.archive(call.region, repository, version)), version
+    return unpack(codecommit.archive(call.region, repository, version)), version

@@ -126,11 +126,11 @@ class Operations:
 
 def _about(asked: dict, text: str) -> dict:
     """Return what a commit says of itself; by default the caller's name."""
-    name = asked.get("name") or asked.get("authorName") or asked["who"].rsplit("/", 1)[-1]
+    name = asked.get("name") or asked.get("authorName") or asked["caller"].rsplit("/", 1)[-1]
     return {
         "parent": asked.get("parentCommitId") or "",
         "message": asked.get("commitMessage") or text,
         "name": name,
         "email": asked.get("email") or "",
-        "who": asked["who"],
+        "who": asked["caller"],
     }

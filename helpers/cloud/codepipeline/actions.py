@@ -56,8 +56,8 @@ def codebuild(job: Job, call: Caller) -> None:
     build = codebuild.start(
         call.region,
         project,
-        inputs={name: job.execution.artifacts[name] for name in job.inputs},
-        primary=settings.get("PrimarySource") or job.inputs[0],
+        inputs=job.inputs,
+        primary=settings.get("PrimarySource") or next(iter(job.inputs)),
         outputs=job.outputs,
         variables=json.loads(settings.get("EnvironmentVariables") or "[]"),
         initiator=f"codepipeline/{job.pipeline.name}",
@@ -84,15 +84,7 @@ def image(job: Job, call: Caller) -> None:
         tags=" ".join(f"--tag {uri}:{tag}" for tag in tags),
         pushes=" && ".join(f"docker push {uri}:{tag}" for tag in tags),
     )
-    build = codebuild.start_hidden(
-        call.region,
-        job.role,
-        spec,
-        {one: job.execution.artifacts[one] for one in job.inputs},
-        job.inputs[0],
-        [],
-        f"codepipeline/{job.pipeline.name}",
-    )
+    build = codebuild.start_hidden(call.region, job.role, spec, job.inputs, job.pipeline.name)
     _built(job, build)
     wanted = {"repositoryName": name, "imageIds": [{"imageTag": tags[0]}]}
     digest = call("ecr", "BatchGetImage", wanted)["images"][0]["imageId"]["imageDigest"]
@@ -139,10 +131,9 @@ def function(job: Job, call: Caller) -> None:
     """Call a function of Lambda, which says itself whether it has succeeded."""
     names = ("accessKeyId", "secretAccessKey", "sessionToken")
     keys = dict(zip(names, sts.assume(job.role, "codepipeline"), strict=True))
-    places = {name: job.execution.artifacts[name] for name in job.inputs}
     data = {
         "actionConfiguration": {"configuration": job.configuration},
-        "inputArtifacts": [_located(*one) for one in places.items()],
+        "inputArtifacts": [_located(*one) for one in job.inputs.items()],
         "outputArtifacts": [_located(*one) for one in job.outputs.items()],
         "artifactCredentials": keys,
     }

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import mimetypes
-import zipfile
 
 from botocore.exceptions import ClientError
 
+from helpers.cloud.archives import pack
 from helpers.cloud.codepipeline import files
 from helpers.cloud.codepipeline.job import Failed, Job
 from helpers.cloud.stacks.api import Caller
@@ -16,13 +15,12 @@ from helpers.cloud.stacks.api import Caller
 
 def s3(job: Job, call: Caller) -> None:
     """Copy the input to a bucket: its files, or itself."""
-    settings, name = job.configuration, job.inputs[0]
+    settings, (name,) = job.configuration, job.inputs
     bucket, key = settings["BucketName"], settings.get("ObjectKey", "")
     common = {n: settings[n] for n in ("CacheControl",) if n in settings}
     if settings["Extract"].lower() == "true":
-        with files.archive(job, call, name) as source:
-            found = {n: source.read(n) for n in source.namelist() if not n.endswith("/")}
-        objects = {f"{key.rstrip('/')}/{n}" if key else n: data for n, data in found.items()}
+        found = files.unpack(job, call, name).items()
+        objects = {f"{key.rstrip('/')}/{n}" if key else n: data for n, (data, _) in found}
     elif key:
         objects = {key: files.fetch(job, call, name)}
     else:
@@ -78,10 +76,7 @@ def cloudformation(job: Job, call: Caller) -> None:
     pairs = {one["OutputKey"]: one["OutputValue"] for one in done.get("Outputs", [])}
     job.variables = pairs
     if job.outputs and (file := settings.get("OutputFileName")):
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w") as made:
-            made.writestr(file, json.dumps(pairs))
-        files.store(job, call, packed.getvalue())
+        files.store(job, call, pack({file: (json.dumps(pairs).encode(), 0o644)}))
 
 
 def _template(job: Job, call: Caller) -> dict:

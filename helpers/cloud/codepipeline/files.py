@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-
 from botocore.exceptions import ClientError
 
+from helpers.cloud import archives
 from helpers.cloud.codepipeline.job import Failed, Job
 from helpers.cloud.stacks.api import Caller
 
@@ -29,16 +27,17 @@ def store(job: Job, call: Caller, data: bytes) -> None:
 
 def fetch(job: Job, call: Caller, name: str) -> bytes:
     """Read an input artifact."""
-    bucket, key = job.execution.artifacts[name]
+    bucket, key = job.inputs[name]
     return _s3(call, "GetObject", {"Bucket": bucket, "Key": key})["Body"].read()
 
 
-def archive(job: Job, call: Caller, name: str) -> zipfile.ZipFile:
-    """Open an input artifact, which has to be a ZIP file."""
+def unpack(job: Job, call: Caller, name: str) -> archives.Files:
+    """Read the files of an input artifact, which has to be a ZIP file."""
     try:
-        return zipfile.ZipFile(io.BytesIO(fetch(job, call, name)))
-    except zipfile.BadZipFile:
-        raise Failed(f"The artifact {name} is no ZIP file.", "ConfigurationError") from None
+        return archives.unpack(fetch(job, call, name))
+    except ValueError as problem:
+        text = f"The artifact {name} cannot be unpacked: {problem}"
+        raise Failed(text, "ConfigurationError") from None
 
 
 def text(job: Job, call: Caller, path: str) -> str:
@@ -48,7 +47,7 @@ def text(job: Job, call: Caller, path: str) -> str:
         text = f"{path} is no file of an input artifact: write Artifact::file."
         raise Failed(text, "ConfigurationError")
     try:
-        return archive(job, call, name).read(file).decode()
+        return unpack(job, call, name)[file][0].decode()
     except KeyError:
         text = f"File [{file}] does not exist in artifact [{name}]"
         raise Failed(text, "ConfigurationError") from None

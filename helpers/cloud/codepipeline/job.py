@@ -51,7 +51,8 @@ class Job:
         self.answered, self.answer = threading.Event(), {}
         self.cancel: Callable[[], object] = lambda: None  # ends what the action has started
         bucket, folder = execution.facts["artifactStore"]["location"], self.pipeline.name[:20]
-        self.inputs = [one["name"] for one in action["inputArtifacts"]]
+        names = [one["name"] for one in action["inputArtifacts"]]
+        self.inputs = {name: execution.artifacts[name] for name in names}  # bucket and key
         self.outputs = {
             one["name"]: (bucket, f"{folder}/{one['name'][:10]}/{uuid.uuid4().hex[:7]}.zip")
             for one in action["outputArtifacts"]

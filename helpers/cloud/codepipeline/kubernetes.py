@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from helpers.cloud.codepipeline import files
 from helpers.cloud.codepipeline.job import Failed, Job
 from helpers.cloud.stacks.api import Caller
 from helpers.cluster import ladder
+from helpers.cluster.api import write_kubeconfig
 
 SECONDS = 10 * 60  # that a deployment may take, unless the action says otherwise
 WATCHED = ("deployment", "statefulset", "daemonset")
@@ -32,11 +32,14 @@ def deploy(job: Job, call: Caller) -> None:
         raise Failed(f"The cluster {cluster['name']} is {cluster['status']}.")
     with tempfile.TemporaryDirectory(prefix="deploy-", dir=environment.folder()) as name:
         folder = Path(name)
-        with files.archive(job, call, job.inputs[0]) as source:
-            source.extractall(folder / "source")
-        config = folder / "kubeconfig"
-        config.touch(mode=0o600)
-        config.write_text(json.dumps(_kubeconfig(cluster, token(call, cluster["name"]))))
+        for path, (content, _) in files.unpack(job, call, next(iter(job.inputs))).items():
+            file = folder / "source" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        authority = cluster["certificateAuthority"]["data"]
+        there = {"server": cluster["endpoint"], "certificate-authority-data": authority}
+        user = {"token": token(call, cluster["name"])}
+        write_kubeconfig(folder / "kubeconfig", "eks", there, user)
         kube = _Commands(job, folder, settings.get("Namespace", "default"))
         if "HelmReleaseName" in settings:
             kube.helm(settings)
@@ -55,19 +58,6 @@ def token(call: Caller, cluster: str) -> str:
     request = AWSRequest("GET", url, headers={"x-k8s-aws-id": cluster})
     SigV4QueryAuth(call.credentials, "sts", call.region, expires=60).add_auth(request)
     return "k8s-aws-v1." + base64.urlsafe_b64encode(request.url.encode()).decode().rstrip("=")
-
-
-def _kubeconfig(cluster: dict, secret: str) -> dict:
-    authority = cluster["certificateAuthority"]["data"]
-    there = {"server": cluster["endpoint"], "certificate-authority-data": authority}
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "eks",
-        "clusters": [{"name": "eks", "cluster": there}],
-        "users": [{"name": "role", "user": {"token": secret}}],
-        "contexts": [{"name": "eks", "context": {"cluster": "eks", "user": "role"}}],
-    }
 
 
 class _Commands:
@@ -120,7 +110,7 @@ class _Commands:
         """Return the path of a file of the input, once the action's variables are put into it."""
         path = self.source / name
         if not path.is_file() or not path.resolve().is_relative_to(self.source.resolve()):
-            text = f"File [{name}] does not exist in artifact [{self.job.inputs[0]}]"
+            text = f"File [{name}] does not exist in artifact [{next(iter(self.job.inputs))}]"
             raise Failed(text, "ConfigurationError")
         value = lambda found: self.job.environment.get(found[1] or found[2], found[0])  # noqa: E731
         path.write_text(re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, path.read_text()))

@@ -125,12 +125,16 @@ class Operations:
         return {"approvedAt": utcnow()}
 
     def put_job_success_result(self, asked: dict) -> dict:
-        """Note that a function of Lambda has done its job."""
-        return self._answer(asked)
+        """Note that a function of Lambda has done its job, or has failed."""
+        jobs: list[Job] = [job for one in self.pipelines.values() for job in one.jobs]
+        for job in jobs:
+            if job.id == asked["jobId"] and job.action["actionTypeId"]["category"] == "Invoke":
+                job.answer = asked
+                job.answered.set()
+                return {}
+        raise Refusal("JobNotFoundException", f"There is no job {asked['jobId']}")
 
-    def put_job_failure_result(self, asked: dict) -> dict:
-        """Note that a function of Lambda has failed."""
-        return self._answer(asked)
+    put_job_failure_result = put_job_success_result
 
     def get_pipeline_state(self, asked: dict) -> dict:
         """Return what happens in a pipeline."""
@@ -173,15 +177,6 @@ class Operations:
             text = f"Pipeline '{found.name}' does not have a stage with name '{name}'"
             raise Refusal("StageNotFoundException", text)
         return name
-
-    def _answer(self, asked: dict) -> dict:
-        jobs: list[Job] = [job for one in self.pipelines.values() for job in one.jobs]
-        for job in jobs:
-            if job.id == asked["jobId"] and job.action["actionTypeId"]["category"] == "Invoke":
-                job.answer = asked
-                job.answered.set()
-                return {}
-        raise Refusal("JobNotFoundException", f"There is no job {asked['jobId']}")
 
 
 def page(name: str, found: list[dict], asked: dict) -> dict:

@@ -90,15 +90,14 @@ def summary(one: Execution) -> dict:
 
 def action(job: Job) -> dict:
     """Return an action as it was executed (list-action-executions)."""
-    given, artifacts = job.action, job.execution.artifacts
+    given = job.action
     result = dict(job.external) | ({"errorDetails": job.error} if job.error else {})
-    places = {name: artifacts[name] for name in job.inputs if name in artifacts}
     asked = {
         "actionTypeId": given["actionTypeId"],
         "configuration": given["configuration"],
         "resolvedConfiguration": job.configuration,
         "region": given["region"],
-        "inputArtifacts": _located(places),
+        "inputArtifacts": _located(job.inputs),
     }
     asked |= {n: given[n] for n in ("roleArn", "namespace") if n in given}
     made = job.outputs if job.status == "Succeeded" else {}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from helpers.cloud.calls import Refusal
 from helpers.cloud.codepipeline import actions
 
+_structure = partial(Refusal, "InvalidStructureException")  # they take the message
+_wrong = partial(Refusal, "InvalidActionDeclarationException")
 NAME = r"[A-Za-z0-9.@_-]{1,100}"
 MODES = ("SUPERSEDED", "QUEUED", "PARALLEL")
 STAGE_EXTRAS = ("blockers", "onFailure", "onSuccess", "beforeEntry")
@@ -134,11 +137,3 @@ def _action(one: dict, kind: str, region: str, made: set[str], first: bool) -> N
 
 def _twice(names: list[str]) -> list[str]:
     return [name for n, name in enumerate(names) if name in names[:n]]
-
-
-def _structure(text: str) -> Refusal:
-    return Refusal("InvalidStructureException", text)
-
-
-def _wrong(text: str) -> Refusal:
-    return Refusal("InvalidActionDeclarationException", text)

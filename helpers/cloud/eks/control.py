@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import os
 import secrets
 import time
@@ -17,6 +16,7 @@ from helpers import cluster
 from helpers.cloud import environment
 from helpers.cloud.eks import entries, errors, tokens
 from helpers.cloud.environment import ACCOUNT
+from helpers.cluster.api import write_kubeconfig
 
 ROLES_SECONDS = 60  # that the controllers get to put roles together
 
@@ -57,7 +57,8 @@ class Cluster:
     def start(self) -> None:
         """Start the control plane; once it answers, the cluster is ACTIVE."""
         try:
-            self._write_webhook()
+            # It leads the API server to the door, without a user: Go sends no token over HTTP.
+            write_kubeconfig(self._webhook, "door", {"server": self.door}, {})
             self.local = cluster.create(f"eks-{self.name}", webhook=str(self._webhook))
             self.api = self.local.api
             self._wait()
@@ -121,16 +122,3 @@ class Cluster:
                 "serviceIpv4Cidr": f"10.{octet}.128.0/17",
             },
         }
-
-    def _write_webhook(self) -> None:
-        """Write the file that leads the API server to the door."""
-        door = {"server": self.door}  # Go sends no token over HTTP
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "door", "cluster": door}],
-            "contexts": [{"name": "door", "context": {"cluster": "door"}}],
-            "current-context": "door",
-        }
-        self._webhook.touch(mode=0o600)
-        self._webhook.write_text(json.dumps(config))

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import traceback
+from functools import partial
 
 from helpers.cloud.calls import Refusal
 from helpers.cluster import ClusterError
 
-
-def invalid(text: str) -> Refusal:
-    """Return the error for a parameter that cannot be."""
-    return Refusal("InvalidParameterException", text)
-
-
-def impossible(text: str) -> Refusal:
-    """Return the error for what cannot be done as things are."""
-    return Refusal("InvalidRequestException", text)
-
-
-def in_use(text: str) -> Refusal:
-    """Return the error for what is there already, or still needed."""
-    return Refusal("ResourceInUseException", text, 409)
-
-
-def missing(text: str) -> Refusal:
-    """Return the error for what is not there."""
-    return Refusal("ResourceNotFoundException", text, 404)
+# Each takes the message.
+invalid = partial(Refusal, "InvalidParameterException")
+impossible = partial(Refusal, "InvalidRequestException")  # as things are
+in_use = partial(Refusal, "ResourceInUseException", status=409)  # there already, or still needed
+missing = partial(Refusal, "ResourceNotFoundException", status=404)
 
 
 def note(facts: dict, status: str, code: str, problem: Exception, things: list[str]) -> None:

@@ -23,14 +23,9 @@ TAKEN = {  # the parameters that have an effect
 }
 
 
-def why(operation: str) -> str:
-    """Return why there is no such operation, if there is more to say."""
-    return "".join(reason for part, reason in MISSING.items() if part in operation)
-
-
 def check(operation: str, asked: dict) -> None:
     """Refuse parameters that would have no effect."""
-    taken = TAKEN.get(operation, " ".join(asked)).split() + ["clientRequestToken"]
+    taken = TAKEN.get(operation, " ".join(asked)).split() + ["clientRequestToken", "caller"]
     if lost := [n for n, v in asked.items() if n not in taken and v not in (None, [], {})]:
         raise NotImplementedError(f"there is nothing behind {', '.join(lost)}")
     for one in (asked.get("logging") or {}).get("clusterLogging", []):

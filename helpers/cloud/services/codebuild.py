@@ -6,50 +6,27 @@ builds, fleets, reports, webhooks, and sources outside of this cloud.
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from types import SimpleNamespace
 
-from botocore import xform_name
 from moto.codebuild import urls
 from moto.codebuild.models import codebuild_backends
 from moto.core.base_backend import BaseBackend
-from moto.core.responses import ActionResult, BaseResponse
 
+from helpers.cloud import operations
 from helpers.cloud.calls import Refusal
 from helpers.cloud.codebuild import projects
 from helpers.cloud.codebuild.build import Build
 from helpers.cloud.environment import ACCOUNT
-from helpers.cloud.services import sts
 
 Place = tuple[str, str]  # bucket and key
 
 
-class Response(BaseResponse):
-    """Reads the parameters of a call, and has the backend's method of its name answer it."""
+class Response(operations.Response):
+    """Answers calls."""
 
-    def __init__(self) -> None:
-        super().__init__(service_name="codebuild")
-
-    def call_action(self):
-        """Answer a call."""
-        name = xform_name(self._get_action())
-        backend = codebuild_backends[ACCOUNT][self.region]
-        if name not in OPERATIONS:
-            raise NotImplementedError("builds of projects are all that there is")
-        asked = json.loads(self.body or "{}")
-        if name in ("start_build", "retry_build"):
-            arn = sts.caller(self.get_access_key())[0].split(":")[-1]
-            asked["initiator"] = re.sub("^(user|assumed-role)/", "", arn)
-        return self.serialized(ActionResult(getattr(backend, name)(asked)))
-
-
-OPERATIONS = {
-    *("create_project", "update_project", "delete_project", "batch_get_projects", "list_projects"),
-    *("start_build", "retry_build", "stop_build", "batch_get_builds", "batch_delete_builds"),
-    *("list_builds", "list_builds_for_project", "list_curated_environment_images"),
-}
+    service, missing = "codebuild", {"": "builds of projects are all that there is"}
 
 
 class Backend(BaseBackend):
@@ -102,7 +79,8 @@ class Backend(BaseBackend):
     def start_build(self, asked: dict) -> dict:
         """Start a build of a project."""
         project = self._project(asked["projectName"])
-        facts = projects.build(project, asked)
+        who = re.sub("^(user|assumed-role)/", "", asked["caller"].split(":")[-1])
+        facts = projects.build(project, asked | {"initiator": who})
         if facts["source"]["type"] == "CODEPIPELINE":
             raise projects.invalid("A build with source type CODEPIPELINE is started by a pipeline")
         given, targets = [facts["source"], *facts["secondarySources"]], facts["targets"]
@@ -116,7 +94,7 @@ class Backend(BaseBackend):
         again = self.asked[found.facts["id"]]
         if "given" in again:
             raise projects.invalid("A build that a pipeline has started is retried by the pipeline")
-        return self.start_build(again | {"initiator": asked["initiator"]})
+        return self.start_build(again | {"caller": asked["caller"]})
 
     def begin(self, facts: dict, asked: dict, given: list[dict], targets: list[dict]) -> Build:
         """Start a build of a project, and list it."""
@@ -229,13 +207,7 @@ def start(
 
 
 def start_hidden(
-    region: str,
-    role_arn: str,
-    buildspec: str,
-    inputs: dict[str, Place],
-    primary: str,
-    variables: list[dict],
-    initiator: str,
+    region: str, role_arn: str, buildspec: str, inputs: dict[str, Place], pipeline: str
 ) -> Build:
     """Start a build of no project, in privileged mode.
 
@@ -243,15 +215,12 @@ def start_hidden(
         region: where.
         role_arn: the role that it runs as: the pipeline's.
         buildspec: its text.
-        inputs: as for ``start``.
-        primary: as for ``start``.
-        variables: as for ``start``.
-        initiator: as for ``start``.
+        inputs: as for ``start``; the first is the source.
+        pipeline: the name of the pipeline that asks.
 
     Raises:
         Refusal: CodePipeline may not be the role.
     """
-    pipeline = initiator.rpartition("/")[2]
     group = {"status": "ENABLED", "groupName": f"/aws/codepipeline/{pipeline}"}
     project = projects.new(
         {
@@ -265,9 +234,8 @@ def start_hidden(
         region,
         "codepipeline",
     )
-    asked = {"environmentVariablesOverride": variables, "initiator": initiator}
-    facts = projects.build(project, asked) | {"buildNumber": 1}
-    return Build(region, facts, _sources(inputs, primary), [], "codepipeline")
+    facts = projects.build(project, {"initiator": f"codepipeline/{pipeline}"}) | {"buildNumber": 1}
+    return Build(region, facts, _sources(inputs, next(iter(inputs))), [], "codepipeline")
 
 
 def _sources(inputs: dict[str, Place], primary: str) -> list[dict]:

@@ -9,41 +9,25 @@ from __future__ import annotations
 import re
 from types import SimpleNamespace
 
-from botocore import xform_name
 from moto.codecommit import urls
 from moto.codecommit.models import codecommit_backends
 from moto.core.base_backend import BaseBackend
-from moto.core.responses import ActionResult, BaseResponse
 
-from helpers.cloud import calls
+from helpers.cloud import calls, operations
 from helpers.cloud.codecommit import contents, door
 from helpers.cloud.codecommit.errors import error
 from helpers.cloud.codecommit.repository import NOTHING, Repository
 from helpers.cloud.environment import ACCOUNT, REGION
-from helpers.cloud.services import sts
 
 
-class Response(BaseResponse):
-    """Reads the parameters of a call, and has the backend's method of its name answer it."""
+class Response(operations.Response):
+    """Answers calls."""
 
-    def __init__(self) -> None:
-        super().__init__(service_name="codecommit")
-        self.automated_parameter_parsing = True
-
-    def call_action(self):
-        """Answer a call."""
-        method = getattr(of(self.region), xform_name(self._get_action()), None)
-        if not method:
-            raise NotImplementedError("")
-        who = sts.caller(self.get_access_key())[0]
-        return self.serialized(ActionResult(method(dict(self.params) | {"who": who})))
+    service, missing = "codecommit", {"": "pull requests, approvals, triggers, merges by the API"}
 
 
 class Backend(contents.Operations, BaseBackend):
-    """The repositories of a region. A method is an operation: it takes and returns what AWS does.
-
-    ``who`` in what it takes is the ARN of the caller.
-    """
+    """The repositories of a region. A method is an operation, with what AWS's takes and returns."""
 
     _url_module = SimpleNamespace(
         url_bases=urls.url_bases, url_paths={path: Response.dispatch for path in urls.url_paths}
@@ -109,7 +93,7 @@ class Backend(contents.Operations, BaseBackend):
         """Make a branch that ends at a commit."""
         found, name = self.find(asked), asked["branchName"]
         found.check_branch_name(name)
-        with found.changing(asked["who"]):
+        with found.changing(asked["caller"]):
             if name in found.branches():
                 raise error("BranchNameExists", name)
             commit = found.resolve(asked["commitId"])
@@ -129,7 +113,7 @@ class Backend(contents.Operations, BaseBackend):
     def delete_branch(self, asked: dict) -> dict:
         """Delete a branch, if there is one of this name."""
         found, name = self.find(asked), asked["branchName"]
-        with found.changing(asked["who"]):
+        with found.changing(asked["caller"]):
             if name == found.default:
                 raise error("DefaultBranchCannotBeDeleted", name)
             if name not in (there := found.branches()):

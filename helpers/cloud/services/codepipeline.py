@@ -12,12 +12,11 @@ import threading
 import time
 from types import SimpleNamespace
 
-from botocore import xform_name
 from moto.codepipeline import urls
 from moto.codepipeline.models import codepipeline_backends
 from moto.core.base_backend import BaseBackend
-from moto.core.responses import ActionResult, BaseResponse
 
+from helpers.cloud import operations
 from helpers.cloud.calls import Refusal
 from helpers.cloud.codepipeline import sources, structure
 from helpers.cloud.codepipeline.execution import Pipeline
@@ -30,21 +29,10 @@ POLL_SECONDS = 2
 EYES_SECONDS = 1800  # that a role's keys are used for looking
 
 
-class Response(BaseResponse):
-    """Reads the parameters of a call, and has the backend's method of its name answer it."""
+class Response(operations.Response):
+    """Answers calls."""
 
-    def __init__(self) -> None:
-        super().__init__(service_name="codepipeline")
-        self.automated_parameter_parsing = True
-
-    def call_action(self):
-        """Answer a call."""
-        backend = codepipeline_backends[ACCOUNT][self.region]
-        method = getattr(backend, xform_name(self._get_action()), None)
-        if not method:
-            raise NotImplementedError("webhooks, custom actions and conditions")
-        asked = dict(self.params) | {"caller": sts.caller(self.get_access_key())[0]}
-        return self.serialized(ActionResult(method(asked)))
+    service, missing = "codepipeline", {"": "webhooks, custom actions and conditions"}
 
 
 class Backend(Operations, BaseBackend):

@@ -10,15 +10,13 @@ import re
 import threading
 from types import SimpleNamespace
 
-from botocore import xform_name
 from moto.core.base_backend import BaseBackend
-from moto.core.responses import ActionResult, BaseResponse
 from moto.core.utils import utcnow
 from moto.eks import urls
 from moto.eks.models import eks_backends
 
 from helpers import machine
-from helpers.cloud import calls
+from helpers.cloud import calls, operations
 from helpers.cloud.calls import Refusal
 from helpers.cloud.eks import entries, errors, limits, network, nodegroups, tokens
 from helpers.cloud.eks.control import Cluster
@@ -33,26 +31,22 @@ NAME = "^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$"
 LOGS = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
 
 
-class Response(BaseResponse):
-    """Reads the parameters of a call, and has the backend's method of its name answer it."""
+class Response(operations.Response):
+    """A cluster belongs to a role and not to its session; what is not here is listed as nothing."""
 
-    def __init__(self) -> None:
-        super().__init__(service_name="eks")
-        self.automated_parameter_parsing = True
+    service, missing = "eks", limits.MISSING
 
-    def call_action(self):
-        """Answer a call."""
-        operation, asked = self._get_action(), dict(self.params)
-        backend = eks_backends[ACCOUNT][self.region]
+    def answer(self, operation: str, asked: dict) -> dict:
+        """Answer a call that has an effect, or none."""
         if operation in limits.EMPTY:
-            backend.find(asked["clusterName"])
-            return self.serialized(ActionResult({limits.EMPTY[operation]: []}))
+            self.backend.find(asked["clusterName"])
+            return {limits.EMPTY[operation]: []}
         limits.check(operation, asked)
-        method = getattr(backend, xform_name(operation), None)
-        if not method:
-            raise NotImplementedError(limits.why(operation))
-        asked["caller"] = sts.caller(self.get_access_key())[2]["aws:principalarn"]
-        return self.serialized(ActionResult(method(asked)))
+        return super().answer(operation, asked)
+
+    def caller(self) -> str:
+        """Return the ARN of the user or role that calls."""
+        return sts.caller(self.get_access_key())[2]["aws:principalarn"]
 
 
 class Backend(entries.Operations, nodegroups.Operations, BaseBackend):

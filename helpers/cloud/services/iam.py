@@ -39,16 +39,16 @@ class Backend(IAMBackend):
 
     def create_role(self, role_name: str, assume_role_policy_document: str, *args, **kw) -> Role:
         """Make a role whose trust policy names somebody who exists."""
-        _check_trust(self, assume_role_policy_document)
+        _check_trust(assume_role_policy_document)
         return super().create_role(role_name, assume_role_policy_document, *args, **kw)
 
     def update_assume_role_policy(self, role_name: str, policy_document: str) -> None:
         """Set a trust policy that names somebody who exists."""
-        _check_trust(self, policy_document)
+        _check_trust(policy_document)
         super().update_assume_role_policy(role_name, policy_document)
 
 
-def _check_trust(backend: Backend, document: str) -> None:
+def _check_trust(document: str) -> None:
     policy_validation.IAMTrustPolicyDocumentValidator(document).validate()
     for statement in policies.listed(json.loads(document)["Statement"]):
         principal = statement.get("Principal", statement.get("NotPrincipal"))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-
+from helpers.cloud import archives
 from helpers.cloud.stacks.api import Caller
 from helpers.cloud.stacks.resources import Resource, Type
 
@@ -24,9 +22,8 @@ class Repository(Type):
             return
         place = {"VersionId" if n == "ObjectVersion" else n: v for n, v in code["S3"].items()}
         body = call("s3", "GetObject", place)["Body"].read()
-        with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/")]
-            files = [{"filePath": name, "fileContent": archive.read(name)} for name in names]
+        found = archives.unpack(body).items()
+        files = [{"filePath": name, "fileContent": content} for name, (content, _) in found]
         commit = {"repositoryName": one.properties["RepositoryName"], "putFiles": files}
         commit |= {"branchName": code.get("BranchName", "main"), "commitMessage": "Initial commit"}
         call("codecommit", "CreateCommit", commit)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 import re
-import zipfile
 from pathlib import Path
 
 import moto
 from botocore.exceptions import ClientError
 
+from helpers.cloud.archives import pack
 from helpers.cloud.stacks.api import Caller, Failure
 from helpers.cloud.stacks.resources import Resource, Setting, Type
 
@@ -216,12 +215,9 @@ def code(code: dict) -> dict:
     """Return a function's code, packed as CloudFormation packs what stands in a template."""
     if "ZipFile" not in code:
         return code
-    buffer = io.BytesIO()
     module = Path(moto.__file__).parent / "awslambda/resources/cfnresponse.py.txt"
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("index.py", code["ZipFile"])
-        archive.writestr("cfnresponse.py", module.read_text())
-    return {"ZipFile": buffer.getvalue()}
+    files = {"index.py": code["ZipFile"].encode(), "cfnresponse.py": module.read_bytes()}
+    return {"ZipFile": pack({name: (content, 0o644) for name, content in files.items()})}
 
 
 def function(p: dict) -> dict:

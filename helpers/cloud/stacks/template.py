@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 
 import yaml
@@ -24,17 +25,13 @@ PSEUDO = {
         "AccountId NotificationARNs NoValue Partition Region StackId StackName URLSuffix".split()
     )
 }
+invalid = partial(Refusal, "ValidationError")  # takes the message
 TEXT = re.compile(r"\$\{([^!{}][^{}]*)\}")  # what Fn::Sub puts in
 BASIC = r"(?:AWS::EC2::\w+::\w+|String|Number)"
 MANY = rf"CommaDelimitedList|List<{BASIC}>"
 TYPES = re.compile(
     rf"{BASIC}|{MANY}|AWS::SSM::Parameter::Name|AWS::SSM::Parameter::Value<({BASIC}|{MANY})>"
 )
-
-
-def invalid(text: str) -> Refusal:
-    """Return AWS's error for what is wrong with a request or its template."""
-    return Refusal("ValidationError", text)
 
 
 def _malformed(text: str) -> Refusal:
