@@ -14,7 +14,7 @@ import yaml
 from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from waiting import until
+from waiting import received, until
 
 from helpers import cloud, containers, ledger, machine
 from helpers.cloud import local
@@ -341,9 +341,7 @@ class TestBuilds:
         events.put_targets(Rule="failed", Targets=[target])
         name = project(spec(build=["false"]))
         done = run(name=name)
-        get = boto3.client("sqs").receive_message
-        (message,) = until(lambda: get(QueueUrl=queue).get("Messages"))
-        event = json.loads(message["Body"])
+        (event,) = until(lambda: received(queue))
         assert event["detail-type"] == "CodeBuild Build State Change"
         assert event["resources"] == [done.facts["arn"]]
         assert event["detail"]["project-name"] == name

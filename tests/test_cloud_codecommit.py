@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from waiting import until
+from waiting import received, until
 
 from helpers import cloud
 
@@ -376,8 +376,8 @@ def test_any_path_is_put_as_it_is_or_refused(aws, path, specifier):
 @pytest.fixture
 def told(commit, repository):
     """A function that returns the events of the repository since it was last asked."""
-    sqs, events = boto3.client("sqs"), boto3.client("events")
-    queue = sqs.create_queue(QueueName=repository.name)["QueueUrl"]
+    events = boto3.client("events")
+    queue = boto3.client("sqs").create_queue(QueueName=repository.name)["QueueUrl"]
     pattern = {"source": ["aws.codecommit"], "resources": [repository.arn]}
     events.put_rule(Name=repository.name, EventPattern=json.dumps(pattern))
     target = {"Id": "q", "Arn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:{repository.name}"}
@@ -387,11 +387,7 @@ def told(commit, repository):
         found = []
 
         def more():
-            for one in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get(
-                "Messages", []
-            ):
-                sqs.delete_message(QueueUrl=queue, ReceiptHandle=one["ReceiptHandle"])
-                found.append(json.loads(one["Body"]))
+            found.extend(received(queue))
             return len(found) >= count
 
         until(more)

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
-from waiting import until
+from waiting import received, until
 
 from helpers import cloud, machine
 from helpers.cloud.codebuild import image as build_image
@@ -694,16 +694,13 @@ def arn(made):
 
 def queue(rule_pattern, rule):
     """A queue that hears what a rule hears; a function that returns the events in it."""
-    sqs, name = boto3.client("sqs"), f"q-{uuid.uuid4().hex[:8]}"
-    url = sqs.create_queue(QueueName=name)["QueueUrl"]
+    name = f"q-{uuid.uuid4().hex[:8]}"
+    url = boto3.client("sqs").create_queue(QueueName=name)["QueueUrl"]
     rule(rule_pattern, {"Arn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:{name}"})
     heard = []
 
     def listen():
-        found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
-        for one in found:
-            sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
-        heard.extend(json.loads(one["Body"]) for one in found)
+        heard.extend(received(url))
         return heard
 
     return listen
@@ -806,8 +803,7 @@ def handler(event, context):
     by = rule({"detail-type": [kind]}, {"Arn": function, "InputPath": "$.detail"}, {"Arn": topic})
     allowed = {"Action": "lambda:InvokeFunction", "Principal": "events.amazonaws.com"}
     client.add_permission(FunctionName="hear", StatementId="e", SourceArn=by, **allowed)
-    sqs = boto3.client("sqs")
-    url = sqs.create_queue(QueueName="hear")["QueueUrl"]
+    url = boto3.client("sqs").create_queue(QueueName="hear")["QueueUrl"]
     sns = boto3.client("sns")
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=f"arn:aws:sqs:us-east-1:{ACCOUNT}:hear")
     who = {"Service": "events.amazonaws.com"}
@@ -818,8 +814,8 @@ def handler(event, context):
     events.put_events(Entries=[event])
     until(lambda: s3.list_objects_v2(Bucket=name)["KeyCount"])
     assert json.loads(read(s3, name, "heard")) == {"n": 1}
-    (message,) = until(lambda: sqs.receive_message(QueueUrl=url).get("Messages"))
-    assert json.loads(json.loads(message["Body"])["Message"])["detail-type"] == kind
+    (message,) = until(lambda: received(url))
+    assert json.loads(message["Message"])["detail-type"] == kind
 
 
 TEMPLATE = """
