@@ -5,8 +5,10 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 import zipfile
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -18,7 +20,8 @@ from waiting import received, until
 
 from helpers import cloud, containers, ledger, machine
 from helpers.cloud import local
-from helpers.cloud.codebuild import artifacts, buildspec, image
+from helpers.cloud.codebuild import artifacts, buildspec, image, projects
+from helpers.cloud.codebuild import build as build_module
 from helpers.cloud.codebuild.container import Container
 from helpers.cloud.codebuild.errors import Ended
 
@@ -272,6 +275,7 @@ class TestProjects:
         [
             {"name": "a b"},
             {"timeoutInMinutes": 2161},
+            {"queuedTimeoutInMinutes": 481},
             {"serviceRole": "arn:aws:iam::123456789012:role/nobody"},
             {"source": {"type": "NO_SOURCE"}},
             {"source": {"type": "S3"}},
@@ -301,6 +305,41 @@ class TestProjects:
 
 
 # --- Builds
+
+
+def test_a_build_waits_in_line_only_as_long_as_it_may(monkeypatch):
+    """The API's shortest time is five minutes: here the clock is the test's own."""
+    clock, full = SimpleNamespace(now=0, asked=0), threading.BoundedSemaphore(1)
+
+    def monotonic():
+        clock.asked += 1
+        return clock.now
+
+    full.acquire()
+    monkeypatch.setattr(build_module, "SLOTS", full)
+    monkeypatch.setattr(build_module, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(build_module.sts, "assume", lambda *_: ("key", "secret", "token"))
+    asked = {
+        "name": "queued",
+        "serviceRole": "arn:aws:iam::123456789012:role/builder",
+        "source": {"type": "NO_SOURCE", "buildspec": spec(build=["true"])},
+        "artifacts": {"type": "NO_ARTIFACTS"},
+        "environment": ENVIRONMENT,
+        "logsConfig": {"cloudWatchLogs": {"status": "DISABLED"}},
+        "queuedTimeoutInMinutes": 5,
+    }
+    facts = projects.build(projects.new(asked, "us-east-1"), {"initiator": "me"})
+    build = build_module.Build("us-east-1", facts | {"buildNumber": 1}, [asked["source"]], [])
+    until(lambda: build.facts["currentPhase"] == "QUEUED")
+    clock.now, before = 299, clock.asked
+    until(lambda: clock.asked > before + 2)
+    assert build.facts["currentPhase"] == "QUEUED"
+    clock.now = 301
+    until(build.done.is_set)
+    done = Result(build.facts)
+    assert done.status == done.phases["QUEUED"]["phaseStatus"] == "TIMED_OUT"
+    assert done.phases["QUEUED"]["contexts"][0]["statusCode"] == "BUILD_TIMED_OUT"
+    assert "PROVISIONING" not in done.phases
 
 
 class TestBuilds:
