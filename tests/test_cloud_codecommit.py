@@ -251,6 +251,12 @@ def test_a_file_that_is_put_can_be_pulled(commit, repository, folder):
     )
     good("git -C work pull -q")
     assert os.access(folder / "work/run", os.X_OK)
+    for mode in ("0755", ""):
+        odd = {"filePath": "x", "fileContent": b"x", "fileMode": mode}
+        tip = about | {"parentCommitId": good("git -C work rev-parse HEAD")}
+        refused("InvalidFileMode", commit.put_file, **tip, **odd)
+        text = refused("InvalidFileMode", commit.create_commit, **tip, putFiles=[odd])
+        assert f"not valid: {mode}." in text
     refused(
         "ParentCommitDoesNotExist",
         commit.put_file,
