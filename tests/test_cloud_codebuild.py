@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -23,7 +24,7 @@ from helpers.cloud import local
 from helpers.cloud.codebuild import artifacts, buildspec, image, projects
 from helpers.cloud.codebuild import build as build_module
 from helpers.cloud.codebuild.container import Container
-from helpers.cloud.codebuild.errors import Ended
+from helpers.cloud.codebuild.errors import Ended, Failure
 
 ENVIRONMENT = {
     "type": "LINUX_CONTAINER",
@@ -231,23 +232,38 @@ def test_whatever_comes_is_a_buildspec_or_is_refused(value, text):
             assert str(problem)
 
 
+TREE = {name: (b"", 0o644) for name in ("a.txt", "out/b.txt", "out/deep/c.py", "x/d")}
+TREE |= {name: (b"", 0o755 | stat.S_IFDIR) for name in ("", "out", "out/deep", "x", "x/e")}
+
+
 @pytest.mark.parametrize(
     ("block", "names"),
     [
-        ({"files": ["**/*"]}, ["a.txt", "out/b.txt", "out/deep/c.py"]),
+        ({"files": ["**/*"]}, ["a.txt", "out/b.txt", "out/deep/c.py", "x/d"]),
         ({"files": ["*"]}, ["a.txt"]),
         ({"files": ["out/*"]}, ["out/b.txt"]),
         ({"files": ["./out/**/*"], "discard-paths": "yes"}, ["b.txt", "c.py"]),
-        ({"files": ["**/*"], "exclude-paths": ["**/*.py"]}, ["a.txt", "out/b.txt"]),
+        ({"files": ["**/*"], "exclude-paths": ["**/*.py"]}, ["a.txt", "out/b.txt", "x/d"]),
         ({"files": ["*.py"], "base": "out/deep"}, ["c.py"]),
         ({"files": ["**/*"], "base": "o*"}, ["b.txt", "deep/c.py"]),
+        ({"files": ["**/*"], "base": "./out/deep/"}, ["c.py"]),
+        ({"files": ["x/*"], "base": "x"}, []),
+        ({"files": ["x/d"]}, ["x/d"]),
+        ({"files": ["**/*"], "base": "x/e"}, []),
         ({"files": ["nothing"]}, []),
     ],
 )
 def test_artifacts_are_the_files_that_match(block, names):
-    files = {name: (b"", 0o644) for name in ("a.txt", "out/b.txt", "out/deep/c.py")}
     base = block.pop("base", ".")
-    assert sorted(artifacts.choose(files, {"exclude-paths": []} | block, base)) == names
+    assert sorted(artifacts.choose(TREE, {"exclude-paths": []} | block, base)) == names
+
+
+@pytest.mark.parametrize("base", ["dist", "out/d", "a.txt", "ou", "*/*/deep"])
+def test_a_base_directory_that_is_not_there_is_named(base):
+    with pytest.raises(Failure) as problem:
+        artifacts.choose(TREE, {"files": ["**/*"], "exclude-paths": []}, base)
+    text = f"no matching base directory path found for {base}"
+    assert problem.value.args == ("CLIENT_ERROR", text)
 
 
 # --- Projects
@@ -554,11 +570,18 @@ class TestSources:
         assert run(name=project(text, artifacts=place)).status == "SUCCEEDED"
         boto3.client("s3").head_object(Bucket=bucket, Key="flat/deep/x")
 
-    def test_no_file_matches(self, run, project, bucket):
-        text = spec(build=["true"], artifacts={"files": ["*.jar"]})
+    @pytest.mark.parametrize(
+        ("base", "why"),
+        [
+            ("made", "no matching artifact paths found"),
+            ("dist", "no matching base directory path found for dist"),
+        ],
+    )
+    def test_no_file_matches(self, run, project, bucket, base, why):
+        block = {"files": ["*.jar"], "base-directory": base}
+        text = spec(build=["mkdir -p made"], artifacts=block)
         name = project(text, artifacts={"type": "S3", "location": bucket})
-        expected = ("UPLOAD_ARTIFACTS", "CLIENT_ERROR", "no matching artifact paths found")
-        assert run(name=name).failed() == expected
+        assert run(name=name).failed() == ("UPLOAD_ARTIFACTS", "CLIENT_ERROR", why)
 
     def test_no_buildspec_and_a_bad_one(self, run, project, bucket):
         phase, code, message = run(name=self.s3(project, bucket, {"a": ""})).failed()
