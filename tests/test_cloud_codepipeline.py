@@ -1,20 +1,26 @@
 """CodePipeline on the local cloud: pipelines that run, and what starts them."""
 
+import contextlib
 import io
 import json
+import os
 import platform
+import signal
 import struct
+import subprocess
 import uuid
 import zipfile
 
 import boto3
+import psutil
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 from waiting import received, until
 
-from helpers import cloud, machine
+from helpers import cloud, containers, ledger, machine
+from helpers.cloud import local
 from helpers.cloud.codebuild import image as build_image
 from helpers.cloud.codepipeline import variables
 from helpers.cluster.api import Api
@@ -1076,6 +1082,27 @@ spec:
 """
 
 
+def cluster(name):
+    """Make a cluster of EKS with a node, which may come later."""
+    eks, subnets = boto3.client("eks"), boto3.client("ec2").describe_subnets()["Subnets"]
+    subnets = {one["AvailabilityZone"]: one["SubnetId"] for one in subnets}
+    place = {"subnetIds": list(subnets.values())[:2]}
+    roles = {service: make_role(f"{name}-{service}", service) for service in ("eks", "ec2")}
+    eks.create_cluster(name=name, roleArn=roles["eks"], resourcesVpcConfig=place)
+    eks.get_waiter("cluster_active").wait(name=name)
+    group = {"clusterName": name, "nodegroupName": "n", "subnets": place["subnetIds"]}
+    size = {"minSize": 1, "maxSize": 1, "desiredSize": 1}
+    eks.create_nodegroup(**group, nodeRole=roles["ec2"], scalingConfig=size)
+
+
+def administer(name, role):
+    """Let a role do everything in a cluster."""
+    eks, entry = boto3.client("eks"), {"clusterName": name, "principalArn": role}
+    eks.create_access_entry(**entry)
+    policy = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
+    eks.associate_access_policy(**entry, policyArn=policy, accessScope={"type": "cluster"})
+
+
 def waiter():
     """A program of Linux that waits for ever: the system call pause, again and again."""
     code = bytes.fromhex("b822000000 0f05 ebf7")
@@ -1094,14 +1121,7 @@ def test_an_image_is_built_and_deployed_to_a_cluster(pipeline, s3, source, share
     own = make_role(name, "codepipeline", may)
     ecr, eks = boto3.client("ecr"), boto3.client("eks")
     uri = ecr.create_repository(repositoryName=images)["repository"]["repositoryUri"]
-    subnets = boto3.client("ec2").describe_subnets()["Subnets"]
-    subnets = {one["AvailabilityZone"]: one["SubnetId"] for one in subnets}
-    place = {"subnetIds": list(subnets.values())[:2]}
-    eks.create_cluster(name="prod", roleArn=make_role("eks", "eks"), resourcesVpcConfig=place)
-    eks.get_waiter("cluster_active").wait(name="prod")
-    group = {"clusterName": "prod", "nodegroupName": "n", "subnets": place["subnetIds"]}
-    size = {"minSize": 1, "maxSize": 1, "desiredSize": 1}
-    eks.create_nodegroup(**group, nodeRole=make_role("ec2", "ec2"), scalingConfig=size)
+    cluster("prod")
     files = {"Dockerfile": 'FROM scratch\nCOPY main /\nCMD ["/main"]\n', "main": waiter()}
     files["k8s/web__yaml"] = MANIFEST
     s3.put_object(Bucket=source, Key="site.zip", Body=zipped(**files))
@@ -1133,10 +1153,7 @@ def test_an_image_is_built_and_deployed_to_a_cluster(pipeline, s3, source, share
     made.cp.retry_stage_execution(**retry)
     message = made.error("EKS", second)["message"]
     assert message.startswith("kubectl apply failed:") and "provide credentials" in message
-    entry = {"clusterName": "prod", "principalArn": own}
-    eks.create_access_entry(**entry)
-    policy = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
-    eks.associate_access_policy(**entry, policyArn=policy, accessScope={"type": "cluster"})
+    administer("prod", own)
     eks.get_waiter("nodegroup_active").wait(clusterName="prod", nodegroupName="n")
     made.cp.retry_stage_execution(**retry)
     made.succeeds(second)
@@ -1152,3 +1169,90 @@ def test_an_image_is_built_and_deployed_to_a_cluster(pipeline, s3, source, share
     eks.delete_nodegroup(clusterName="prod", nodegroupName="n")
     eks.get_waiter("nodegroup_deleted").wait(clusterName="prod", nodegroupName="n")
     eks.delete_cluster(name="prod")
+
+
+STUCK = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: stuck}
+spec:
+  selector: {matchLabels: {app: stuck}}
+  template:
+    metadata: {labels: {app: stuck}}
+    spec:
+      containers:
+        - name: stuck
+          image: debian:stable-slim
+          imagePullPolicy: Never
+          command: [sleep, "1000"]
+          readinessProbe: {exec: {command: ["false"]}}
+"""
+WAIT = """
+version: 0.2
+phases:
+  build:
+    commands:
+      - aws eks update-kubeconfig --name late
+      - kubectl rollout status deployment stuck
+"""
+
+
+@docker
+@pytest.mark.slow
+def test_a_cloud_that_dies_in_mid_deployment_leaves_nothing(
+    pipeline, cp, s3, source, shared_home, capsys
+):
+    """The last test: afterwards the cloud is another one."""
+    containers.engine()
+    containers.image("debian:stable-slim")
+    own = make_role(f"r{uuid.uuid4().hex[:8]}", "codepipeline", ["s3:*", "eks:DescribeCluster"])
+    builder = make_role(f"r{uuid.uuid4().hex[:8]}", "codebuild", ["logs:*", "eks:DescribeCluster"])
+    cluster("late")
+    for role in (own, builder):
+        administer("late", role)
+    s3.put_object(Bucket=source, Key="site.zip", Body=zipped(stuck__yaml=STUCK))
+    settings = {"ClusterName": "late", "ManifestFiles": "stuck.yaml"}
+    deploy = action("Deploy", "EKS", inputs=["Site"], **settings)
+    made = pipeline([take(source)], [deploy], role=own, pipelineType="V2")
+
+    def waiting():
+        """The kubectl of the action that waits for the Deployment."""
+        for one in ledger.entries("process"):
+            with contextlib.suppress(psutil.Error):
+                if made.name in one.name and "rollout" in psutil.Process(one.pid).cmdline():
+                    return one
+        return None
+
+    os.kill(until(waiting).pid, signal.SIGKILL)
+    assert made.error("EKS")["message"].startswith("kubectl rollout failed:")
+    second = made.start()
+    kubectl = until(waiting)
+    client = boto3.client("codebuild")
+    project = client.create_project(
+        name="wait",
+        serviceRole=builder,
+        source={"type": "NO_SOURCE", "buildspec": WAIT},
+        artifacts={"type": "NO_ARTIFACTS"},
+        environment={"type": "LINUX_CONTAINER", "image": "aws/codebuild/standard:7.0"}
+        | {"computeType": "BUILD_GENERAL1_SMALL"},
+    )["project"]
+    build = client.start_build(projectName=project["name"])["build"]["id"]
+    logs = boto3.client("logs").filter_log_events
+    group = "/aws/codebuild/wait"
+    begun = lambda: client.batch_get_builds(ids=[build])["builds"][0]["currentPhase"]  # noqa: E731
+    until(lambda: begun() == "BUILD" and "Waiting for deployment" in f"{logs(logGroupName=group)}")
+    listed = ["docker", "ps", "-aq", "--filter", f"label={containers.label()}"]
+    there = lambda: subprocess.run(listed, capture_output=True, text=True).stdout.split()  # noqa: E731
+    assert len(until(there)) > 1
+    (entry,) = [one for one in ledger.entries("process") if one.name == local.NAME]
+    os.kill(entry.pid, signal.SIGKILL)
+    until(lambda: not entry.alive())
+    capsys.readouterr()
+    cloud.start()
+    assert "had died, and what was in it is lost" in capsys.readouterr().out
+    assert not kubectl.alive() and until(lambda: not there())
+    assert [one.name for one in ledger.entries("process")] == [local.NAME]
+    assert not list((shared_home / "cloud").glob("deploy-*"))
+    refused("PipelineNotFoundException", lambda: made.execution(second))
+    assert client.batch_get_builds(ids=[build])["buildsNotFound"] == [build]
+    assert cp.list_pipelines()["pipelines"] == boto3.client("eks").list_clusters()["clusters"] == []
