@@ -506,7 +506,10 @@ def test_a_function_says_itself_whether_it_has_succeeded(pipeline, source):
     )
     made = pipeline([take(source)], [call("yes", namespace="F")], [call("fail")])
     assert made.error("Call-fail") == {"code": "JobFailed", "message": "no"}
-    assert made.actions()["Call-yes"]["output"]["outputVariables"] == {"Said": "yes"}
+    done = made.actions()["Call-yes"]
+    assert done["output"]["outputVariables"] == {"Said": "yes"}
+    again = {"jobId": done["actionExecutionId"]}
+    refused("InvalidJobStateException", made.cp.put_job_success_result, **again)
 
 
 # --- Stopping, waiting, overtaking
@@ -630,8 +633,14 @@ BAD = {  # the code without its end, what the message says: stages, other facts
     "Structure, only 1 stage(s)": ([TAKE], {}),
     "Structure, only contains source": ([ASK, ASK], {}),
     "Structure, AssumeRole": ([TAKE, ASK], {"roleArn": NOBODY}),
-    "Structure, QUEUED is only supported": ([TAKE, ASK], {"executionMode": "QUEUED"}),
-    "Structure, Variables are only": ([TAKE, ASK], {"variables": [{"name": "a"}]}),
+    "Structure, QUEUED or PARALLEL mode can only": ([TAKE, ASK], {"executionMode": "QUEUED"}),
+    "Structure, Pipeline variable can only": ([TAKE, ASK], {"variables": [{"name": "a"}]}),
+    "Structure, already in use: a": (
+        [TAKE, ASK],
+        {"variables": [{"name": "a"}] * 2, "pipelineType": "V2"},
+    ),
+    "Structure, category is not Source": ([TAKE, TAKE], {}),
+    "Structure, in the first stage": ([TAKE, [*TAKE, *ASK]], {}),
     "Structure, unique within": ([[*TAKE, take("b") | {"name": "T"}], ASK], {}),
     "StageDeclaration, 'Ask' is used more": ([TAKE, ASK + ASK], {}),
     "ActionDeclaration, not declared as Output": ([TAKE, [put("b", inputs=["X"])]], {}),
@@ -640,11 +649,17 @@ BAD = {  # the code without its end, what the message says: stages, other facts
         {},
     ),
     "ActionDeclaration, unknown configuration 'Bucket'": ([TAKE, [put("b", Bucket="b")]], {}),
-    "ActionDeclaration, first stage": ([TAKE, TAKE], {}),
-    "ActionDeclaration, 0 input artifact": ([TAKE, [put("b", inputs=[])]], {}),
+    "ActionDeclaration, Put declares 0 input artifacts which is less than the minimum count (1)": (
+        [TAKE, [put("b", inputs=[])]],
+        {},
+    ),
+    "ActionDeclaration, declares 1 input artifacts which is more": (
+        [TAKE, [approve(inputs=["Site"])]],
+        {},
+    ),
     "ActionDeclaration, 'CodeDeploy'": ([TAKE, [action("Deploy", "CodeDeploy")]], {}),
     "ActionDeclaration, 'GitHub'": ([[action("Source", "GitHub", owner="ThirdParty")], ASK], {}),
-    "ActionDeclaration, type V2": (
+    "ActionDeclaration, EKS Action can only be used with V2": (
         [TAKE, [action("Deploy", "EKS", ClusterName="c", inputs=["Site"])]],
         {},
     ),
@@ -659,6 +674,35 @@ def test_a_structure_that_aws_refuses(cp, role, store, what):
     asked = facts | {"stages": named} | more
     assert text in refused(f"Invalid{code}Exception", cp.create_pipeline, pipeline=asked)
     assert "wrong" not in [one["name"] for one in cp.list_pipelines()["pipelines"]]
+
+
+def test_stages_have_different_names(cp, role, store):
+    stages = [{"name": "S", "actions": actions} for actions in (TAKE, ASK)]
+    place = {"type": "S3", "location": store}
+    facts = {"name": "wrong", "roleArn": role, "artifactStore": place, "stages": stages}
+    text = refused("InvalidStageDeclarationException", cp.create_pipeline, pipeline=facts)
+    assert text == "Stage name 'S' is used more than once"
+
+
+def test_words_that_are_none_of_the_apis_are_refused(pipeline, source, cp):
+    made = pipeline([take(source)], [approve()])
+    facts = cp.get_pipeline(name=made.name)["pipeline"]
+    facts["stages"][0]["actions"][0]["actionTypeId"]["category"] = "Sauce"
+    text = refused("ValidationException", cp.update_pipeline, pipeline=facts)
+    assert "'pipeline.stages.1.member.actions.1.member.actionTypeId.category'" in text
+    token = until(lambda: made.state("Middle", "Ask").get("token"))
+    where = {"pipelineName": made.name, "stageName": "Middle", "actionName": "Ask", "token": token}
+    result = {"status": "Perhaps", "summary": ""}
+    text = refused("ValidationException", cp.put_approval_result, **where, result=result)
+    assert text.startswith("1 validation error detected: Value 'Perhaps' at 'result.status' failed")
+    assert made.stage("Middle")["latestExecution"]["status"] == "InProgress"
+    refused("InvalidNextTokenException", cp.list_pipelines, nextToken="x")
+    nobody = arn(made) + "x"
+    text = refused("ResourceNotFoundException", cp.list_tags_for_resource, resourceArn=nobody)
+    assert text.endswith(f"does not include a pipeline with the name '{made.name}x'")
+    call = {"pipelineName": made.name, "stageName": "Middle", "retryMode": "ALL_ACTIONS"}
+    call["pipelineExecutionId"] = str(uuid.uuid4())
+    refused("NotLatestPipelineExecutionException", cp.retry_stage_execution, **call)
 
 
 # --- What starts a pipeline
