@@ -1268,7 +1268,7 @@ def test_a_cloud_that_dies_in_mid_deployment_leaves_nothing(
         return None
 
     os.kill(until(waiting).pid, signal.SIGKILL)
-    assert made.error("EKS")["message"].startswith("kubectl rollout failed:")
+    assert made.error("EKS")["message"].startswith("kubectl rollout was ended by signal 9:")
     second = made.start()
     kubectl = until(waiting)
     client = boto3.client("codebuild")
