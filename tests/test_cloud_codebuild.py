@@ -4,9 +4,12 @@ import io
 import json
 import os
 import signal
+import stat
 import subprocess
+import threading
 import time
 import zipfile
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -14,13 +17,14 @@ import yaml
 from asking import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from waiting import until
+from waiting import received, until
 
 from helpers import cloud, containers, ledger, machine
 from helpers.cloud import archives, local
-from helpers.cloud.codebuild import artifacts, buildspec, image
+from helpers.cloud.codebuild import artifacts, buildspec, image, projects
+from helpers.cloud.codebuild import build as build_module
 from helpers.cloud.codebuild.container import Container
-from helpers.cloud.codebuild.errors import Ended
+from helpers.cloud.codebuild.errors import Ended, Failure
 
 ENVIRONMENT = {
     "type": "LINUX_CONTAINER",
@@ -226,23 +230,38 @@ def test_whatever_comes_is_a_buildspec_or_is_refused(value, text):
             assert str(problem)
 
 
+TREE = {name: (b"", 0o644) for name in ("a.txt", "out/b.txt", "out/deep/c.py", "x/d")}
+TREE |= {name: (b"", 0o755 | stat.S_IFDIR) for name in ("", "out", "out/deep", "x", "x/e")}
+
+
 @pytest.mark.parametrize(
     ("block", "names"),
     [
-        ({"files": ["**/*"]}, ["a.txt", "out/b.txt", "out/deep/c.py"]),
+        ({"files": ["**/*"]}, ["a.txt", "out/b.txt", "out/deep/c.py", "x/d"]),
         ({"files": ["*"]}, ["a.txt"]),
         ({"files": ["out/*"]}, ["out/b.txt"]),
         ({"files": ["./out/**/*"], "discard-paths": "yes"}, ["b.txt", "c.py"]),
-        ({"files": ["**/*"], "exclude-paths": ["**/*.py"]}, ["a.txt", "out/b.txt"]),
+        ({"files": ["**/*"], "exclude-paths": ["**/*.py"]}, ["a.txt", "out/b.txt", "x/d"]),
         ({"files": ["*.py"], "base": "out/deep"}, ["c.py"]),
         ({"files": ["**/*"], "base": "o*"}, ["b.txt", "deep/c.py"]),
+        ({"files": ["**/*"], "base": "./out/deep/"}, ["c.py"]),
+        ({"files": ["x/*"], "base": "x"}, []),
+        ({"files": ["x/d"]}, ["x/d"]),
+        ({"files": ["**/*"], "base": "x/e"}, []),
         ({"files": ["nothing"]}, []),
     ],
 )
 def test_artifacts_are_the_files_that_match(block, names):
-    files = {name: (b"", 0o644) for name in ("a.txt", "out/b.txt", "out/deep/c.py")}
     base = block.pop("base", ".")
-    assert sorted(artifacts.choose(files, {"exclude-paths": []} | block, base)) == names
+    assert sorted(artifacts.choose(TREE, {"exclude-paths": []} | block, base)) == names
+
+
+@pytest.mark.parametrize("base", ["dist", "out/d", "a.txt", "ou", "*/*/deep"])
+def test_a_base_directory_that_is_not_there_is_named(base):
+    with pytest.raises(Failure) as problem:
+        artifacts.choose(TREE, {"files": ["**/*"], "exclude-paths": []}, base)
+    text = f"no matching base directory path found for {base}"
+    assert problem.value.args == ("CLIENT_ERROR", text)
 
 
 # --- Projects
@@ -270,6 +289,7 @@ class TestProjects:
         [
             {"name": "a b"},
             {"timeoutInMinutes": 2161},
+            {"queuedTimeoutInMinutes": 481},
             {"serviceRole": "arn:aws:iam::123456789012:role/nobody"},
             {"source": {"type": "NO_SOURCE"}},
             {"source": {"type": "S3"}},
@@ -299,6 +319,41 @@ class TestProjects:
 
 
 # --- Builds
+
+
+def test_a_build_waits_in_line_only_as_long_as_it_may(monkeypatch):
+    """The API's shortest time is five minutes: here the clock is the test's own."""
+    clock, full = SimpleNamespace(now=0, asked=0), threading.BoundedSemaphore(1)
+
+    def monotonic():
+        clock.asked += 1
+        return clock.now
+
+    full.acquire()
+    monkeypatch.setattr(build_module, "SLOTS", full)
+    monkeypatch.setattr(build_module, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(build_module.sts, "assume", lambda *_: ("key", "secret", "token"))
+    asked = {
+        "name": "queued",
+        "serviceRole": "arn:aws:iam::123456789012:role/builder",
+        "source": {"type": "NO_SOURCE", "buildspec": spec(build=["true"])},
+        "artifacts": {"type": "NO_ARTIFACTS"},
+        "environment": ENVIRONMENT,
+        "logsConfig": {"cloudWatchLogs": {"status": "DISABLED"}},
+        "queuedTimeoutInMinutes": 5,
+    }
+    facts = projects.build(projects.new(asked, "us-east-1"), {"initiator": "me"})
+    build = build_module.Build("us-east-1", facts | {"buildNumber": 1}, [asked["source"]], [])
+    until(lambda: build.facts["currentPhase"] == "QUEUED")
+    clock.now, before = 299, clock.asked
+    until(lambda: clock.asked > before + 2)
+    assert build.facts["currentPhase"] == "QUEUED"
+    clock.now = 301
+    until(build.done.is_set)
+    done = Result(build.facts)
+    assert done.status == done.phases["QUEUED"]["phaseStatus"] == "TIMED_OUT"
+    assert done.phases["QUEUED"]["contexts"][0]["statusCode"] == "BUILD_TIMED_OUT"
+    assert "PROVISIONING" not in done.phases
 
 
 class TestBuilds:
@@ -339,9 +394,7 @@ class TestBuilds:
         events.put_targets(Rule="failed", Targets=[target])
         name = project(spec(build=["false"]))
         done = run(name=name)
-        get = boto3.client("sqs").receive_message
-        (message,) = until(lambda: get(QueueUrl=queue).get("Messages"))
-        event = json.loads(message["Body"])
+        (event,) = until(lambda: received(queue))
         assert event["detail-type"] == "CodeBuild Build State Change"
         assert event["resources"] == [done.facts["arn"]]
         assert event["detail"]["project-name"] == name
@@ -515,11 +568,18 @@ class TestSources:
         assert run(name=project(text, artifacts=place)).status == "SUCCEEDED"
         boto3.client("s3").head_object(Bucket=bucket, Key="flat/deep/x")
 
-    def test_no_file_matches(self, run, project, bucket):
-        text = spec(build=["true"], artifacts={"files": ["*.jar"]})
+    @pytest.mark.parametrize(
+        ("base", "why"),
+        [
+            ("made", "no matching artifact paths found"),
+            ("dist", "no matching base directory path found for dist"),
+        ],
+    )
+    def test_no_file_matches(self, run, project, bucket, base, why):
+        block = {"files": ["*.jar"], "base-directory": base}
+        text = spec(build=["mkdir -p made"], artifacts=block)
         name = project(text, artifacts={"type": "S3", "location": bucket})
-        expected = ("UPLOAD_ARTIFACTS", "CLIENT_ERROR", "no matching artifact paths found")
-        assert run(name=name).failed() == expected
+        assert run(name=name).failed() == ("UPLOAD_ARTIFACTS", "CLIENT_ERROR", why)
 
     def test_no_buildspec_and_a_bad_one(self, run, project, bucket):
         phase, code, message = run(name=self.s3(project, bucket, {"a": ""})).failed()

@@ -12,7 +12,7 @@ from asking import good, sh
 from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from waiting import until
+from waiting import received, until
 
 from helpers import cloud
 
@@ -237,6 +237,12 @@ def test_a_file_that_is_put_can_be_pulled(commit, repository, folder):
     )
     good("git -C work pull -q")
     assert os.access(folder / "work/run", os.X_OK)
+    for mode in ("0755", ""):
+        odd = {"filePath": "x", "fileContent": b"x", "fileMode": mode}
+        tip = about | {"parentCommitId": good("git -C work rev-parse HEAD")}
+        refused("InvalidFileMode", commit.put_file, **tip, **odd)
+        text = refused("InvalidFileMode", commit.create_commit, **tip, putFiles=[odd])
+        assert f"not valid: {mode}." in text
     refused(
         "ParentCommitDoesNotExist",
         commit.put_file,
@@ -371,8 +377,8 @@ def test_any_path_is_put_as_it_is_or_refused(aws, path, specifier):
 @pytest.fixture
 def told(commit, repository):
     """A function that returns the events of the repository since it was last asked."""
-    sqs, events = boto3.client("sqs"), boto3.client("events")
-    queue = sqs.create_queue(QueueName=repository.name)["QueueUrl"]
+    events = boto3.client("events")
+    queue = boto3.client("sqs").create_queue(QueueName=repository.name)["QueueUrl"]
     pattern = {"source": ["aws.codecommit"], "resources": [repository.arn]}
     events.put_rule(Name=repository.name, EventPattern=json.dumps(pattern))
     target = {"Id": "q", "Arn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:{repository.name}"}
@@ -382,11 +388,7 @@ def told(commit, repository):
         found = []
 
         def more():
-            for one in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get(
-                "Messages", []
-            ):
-                sqs.delete_message(QueueUrl=queue, ReceiptHandle=one["ReceiptHandle"])
-                found.append(json.loads(one["Body"]))
+            found.extend(received(queue))
             return len(found) >= count
 
         until(more)

@@ -1,21 +1,27 @@
 """CodePipeline on the local cloud: pipelines that run, and what starts them."""
 
+import contextlib
 import io
 import json
+import os
 import platform
+import signal
 import struct
+import subprocess
 import uuid
 import zipfile
 
 import boto3
+import psutil
 import pytest
 from asking import refused
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
-from waiting import until
+from waiting import received, until
 
-from helpers import cloud, machine
+from helpers import cloud, containers, ledger, machine
+from helpers.cloud import local
 from helpers.cloud.codebuild import image as build_image
 from helpers.cloud.codepipeline import variables
 from helpers.cluster.api import Api
@@ -488,7 +494,10 @@ def test_a_function_says_itself_whether_it_has_succeeded(pipeline, source):
     )
     made = pipeline([take(source)], [call("yes", namespace="F")], [call("fail")])
     assert made.error("Call-fail") == {"code": "JobFailed", "message": "no"}
-    assert made.actions()["Call-yes"]["output"]["outputVariables"] == {"Said": "yes"}
+    done = made.actions()["Call-yes"]
+    assert done["output"]["outputVariables"] == {"Said": "yes"}
+    again = {"jobId": done["actionExecutionId"]}
+    refused("InvalidJobStateException", made.cp.put_job_success_result, **again)
 
 
 # --- Stopping, waiting, overtaking
@@ -612,8 +621,14 @@ BAD = {  # the code without its end, what the message says: stages, other facts
     "Structure, only 1 stage(s)": ([TAKE], {}),
     "Structure, only contains source": ([ASK, ASK], {}),
     "Structure, AssumeRole": ([TAKE, ASK], {"roleArn": NOBODY}),
-    "Structure, QUEUED is only supported": ([TAKE, ASK], {"executionMode": "QUEUED"}),
-    "Structure, Variables are only": ([TAKE, ASK], {"variables": [{"name": "a"}]}),
+    "Structure, QUEUED or PARALLEL mode can only": ([TAKE, ASK], {"executionMode": "QUEUED"}),
+    "Structure, Pipeline variable can only": ([TAKE, ASK], {"variables": [{"name": "a"}]}),
+    "Structure, already in use: a": (
+        [TAKE, ASK],
+        {"variables": [{"name": "a"}] * 2, "pipelineType": "V2"},
+    ),
+    "Structure, category is not Source": ([TAKE, TAKE], {}),
+    "Structure, in the first stage": ([TAKE, [*TAKE, *ASK]], {}),
     "Structure, unique within": ([[*TAKE, take("b") | {"name": "T"}], ASK], {}),
     "StageDeclaration, 'Ask' is used more": ([TAKE, ASK + ASK], {}),
     "ActionDeclaration, not declared as Output": ([TAKE, [put("b", inputs=["X"])]], {}),
@@ -622,11 +637,17 @@ BAD = {  # the code without its end, what the message says: stages, other facts
         {},
     ),
     "ActionDeclaration, unknown configuration 'Bucket'": ([TAKE, [put("b", Bucket="b")]], {}),
-    "ActionDeclaration, first stage": ([TAKE, TAKE], {}),
-    "ActionDeclaration, 0 input artifact": ([TAKE, [put("b", inputs=[])]], {}),
+    "ActionDeclaration, Put declares 0 input artifacts which is less than the minimum count (1)": (
+        [TAKE, [put("b", inputs=[])]],
+        {},
+    ),
+    "ActionDeclaration, declares 1 input artifacts which is more": (
+        [TAKE, [approve(inputs=["Site"])]],
+        {},
+    ),
     "ActionDeclaration, 'CodeDeploy'": ([TAKE, [action("Deploy", "CodeDeploy")]], {}),
     "ActionDeclaration, 'GitHub'": ([[action("Source", "GitHub", owner="ThirdParty")], ASK], {}),
-    "ActionDeclaration, type V2": (
+    "ActionDeclaration, EKS Action can only be used with V2": (
         [TAKE, [action("Deploy", "EKS", ClusterName="c", inputs=["Site"])]],
         {},
     ),
@@ -641,6 +662,35 @@ def test_a_structure_that_aws_refuses(cp, role, store, what):
     asked = facts | {"stages": named} | more
     assert text in refused(f"Invalid{code}Exception", cp.create_pipeline, pipeline=asked)
     assert "wrong" not in [one["name"] for one in cp.list_pipelines()["pipelines"]]
+
+
+def test_stages_have_different_names(cp, role, store):
+    stages = [{"name": "S", "actions": actions} for actions in (TAKE, ASK)]
+    place = {"type": "S3", "location": store}
+    facts = {"name": "wrong", "roleArn": role, "artifactStore": place, "stages": stages}
+    text = refused("InvalidStageDeclarationException", cp.create_pipeline, pipeline=facts)
+    assert text == "Stage name 'S' is used more than once"
+
+
+def test_words_that_are_none_of_the_apis_are_refused(pipeline, source, cp):
+    made = pipeline([take(source)], [approve()])
+    facts = cp.get_pipeline(name=made.name)["pipeline"]
+    facts["stages"][0]["actions"][0]["actionTypeId"]["category"] = "Sauce"
+    text = refused("ValidationException", cp.update_pipeline, pipeline=facts)
+    assert "'pipeline.stages.1.member.actions.1.member.actionTypeId.category'" in text
+    token = until(lambda: made.state("Middle", "Ask").get("token"))
+    where = {"pipelineName": made.name, "stageName": "Middle", "actionName": "Ask", "token": token}
+    result = {"status": "Perhaps", "summary": ""}
+    text = refused("ValidationException", cp.put_approval_result, **where, result=result)
+    assert text.startswith("1 validation error detected: Value 'Perhaps' at 'result.status' failed")
+    assert made.stage("Middle")["latestExecution"]["status"] == "InProgress"
+    refused("InvalidNextTokenException", cp.list_pipelines, nextToken="x")
+    nobody = arn(made) + "x"
+    text = refused("ResourceNotFoundException", cp.list_tags_for_resource, resourceArn=nobody)
+    assert text.endswith(f"does not include a pipeline with the name '{made.name}x'")
+    call = {"pipelineName": made.name, "stageName": "Middle", "retryMode": "ALL_ACTIONS"}
+    call["pipelineExecutionId"] = str(uuid.uuid4())
+    refused("NotLatestPipelineExecutionException", cp.retry_stage_execution, **call)
 
 
 # --- What starts a pipeline
@@ -682,16 +732,13 @@ def arn(made):
 
 def queue(rule_pattern, rule):
     """A queue that hears what a rule hears; a function that returns the events in it."""
-    sqs, name = boto3.client("sqs"), f"q-{uuid.uuid4().hex[:8]}"
-    url = sqs.create_queue(QueueName=name)["QueueUrl"]
+    name = f"q-{uuid.uuid4().hex[:8]}"
+    url = boto3.client("sqs").create_queue(QueueName=name)["QueueUrl"]
     rule(rule_pattern, {"Arn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:{name}"})
     heard = []
 
     def listen():
-        found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
-        for one in found:
-            sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
-        heard.extend(json.loads(one["Body"]) for one in found)
+        heard.extend(received(url))
         return heard
 
     return listen
@@ -794,8 +841,7 @@ def handler(event, context):
     by = rule({"detail-type": [kind]}, {"Arn": function, "InputPath": "$.detail"}, {"Arn": topic})
     allowed = {"Action": "lambda:InvokeFunction", "Principal": "events.amazonaws.com"}
     client.add_permission(FunctionName="hear", StatementId="e", SourceArn=by, **allowed)
-    sqs = boto3.client("sqs")
-    url = sqs.create_queue(QueueName="hear")["QueueUrl"]
+    url = boto3.client("sqs").create_queue(QueueName="hear")["QueueUrl"]
     sns = boto3.client("sns")
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=f"arn:aws:sqs:us-east-1:{ACCOUNT}:hear")
     who = {"Service": "events.amazonaws.com"}
@@ -806,8 +852,8 @@ def handler(event, context):
     events.put_events(Entries=[event])
     until(lambda: s3.list_objects_v2(Bucket=name)["KeyCount"])
     assert json.loads(read(s3, name, "heard")) == {"n": 1}
-    (message,) = until(lambda: sqs.receive_message(QueueUrl=url).get("Messages"))
-    assert json.loads(json.loads(message["Body"])["Message"])["detail-type"] == kind
+    (message,) = until(lambda: received(url))
+    assert json.loads(message["Message"])["detail-type"] == kind
 
 
 TEMPLATE = """
@@ -1068,6 +1114,27 @@ spec:
 """
 
 
+def cluster(name):
+    """Make a cluster of EKS with a node, which may come later."""
+    eks, subnets = boto3.client("eks"), boto3.client("ec2").describe_subnets()["Subnets"]
+    subnets = {one["AvailabilityZone"]: one["SubnetId"] for one in subnets}
+    place = {"subnetIds": list(subnets.values())[:2]}
+    roles = {service: make_role(f"{name}-{service}", service) for service in ("eks", "ec2")}
+    eks.create_cluster(name=name, roleArn=roles["eks"], resourcesVpcConfig=place)
+    eks.get_waiter("cluster_active").wait(name=name)
+    group = {"clusterName": name, "nodegroupName": "n", "subnets": place["subnetIds"]}
+    size = {"minSize": 1, "maxSize": 1, "desiredSize": 1}
+    eks.create_nodegroup(**group, nodeRole=roles["ec2"], scalingConfig=size)
+
+
+def administer(name, role):
+    """Let a role do everything in a cluster."""
+    eks, entry = boto3.client("eks"), {"clusterName": name, "principalArn": role}
+    eks.create_access_entry(**entry)
+    policy = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
+    eks.associate_access_policy(**entry, policyArn=policy, accessScope={"type": "cluster"})
+
+
 def waiter():
     """A program of Linux that waits for ever: the system call pause, again and again."""
     code = bytes.fromhex("b822000000 0f05 ebf7")
@@ -1086,14 +1153,7 @@ def test_an_image_is_built_and_deployed_to_a_cluster(pipeline, s3, source, share
     own = make_role(name, "codepipeline", may)
     ecr, eks = boto3.client("ecr"), boto3.client("eks")
     uri = ecr.create_repository(repositoryName=images)["repository"]["repositoryUri"]
-    subnets = boto3.client("ec2").describe_subnets()["Subnets"]
-    subnets = {one["AvailabilityZone"]: one["SubnetId"] for one in subnets}
-    place = {"subnetIds": list(subnets.values())[:2]}
-    eks.create_cluster(name="prod", roleArn=make_role("eks", "eks"), resourcesVpcConfig=place)
-    eks.get_waiter("cluster_active").wait(name="prod")
-    group = {"clusterName": "prod", "nodegroupName": "n", "subnets": place["subnetIds"]}
-    size = {"minSize": 1, "maxSize": 1, "desiredSize": 1}
-    eks.create_nodegroup(**group, nodeRole=make_role("ec2", "ec2"), scalingConfig=size)
+    cluster("prod")
     files = {"Dockerfile": 'FROM scratch\nCOPY main /\nCMD ["/main"]\n', "main": waiter()}
     files["k8s/web__yaml"] = MANIFEST
     s3.put_object(Bucket=source, Key="site.zip", Body=zipped(**files))
@@ -1125,10 +1185,7 @@ def test_an_image_is_built_and_deployed_to_a_cluster(pipeline, s3, source, share
     made.cp.retry_stage_execution(**retry)
     message = made.error("EKS", second)["message"]
     assert message.startswith("kubectl apply failed:") and "provide credentials" in message
-    entry = {"clusterName": "prod", "principalArn": own}
-    eks.create_access_entry(**entry)
-    policy = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
-    eks.associate_access_policy(**entry, policyArn=policy, accessScope={"type": "cluster"})
+    administer("prod", own)
     eks.get_waiter("nodegroup_active").wait(clusterName="prod", nodegroupName="n")
     made.cp.retry_stage_execution(**retry)
     made.succeeds(second)
@@ -1144,3 +1201,90 @@ def test_an_image_is_built_and_deployed_to_a_cluster(pipeline, s3, source, share
     eks.delete_nodegroup(clusterName="prod", nodegroupName="n")
     eks.get_waiter("nodegroup_deleted").wait(clusterName="prod", nodegroupName="n")
     eks.delete_cluster(name="prod")
+
+
+STUCK = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: stuck}
+spec:
+  selector: {matchLabels: {app: stuck}}
+  template:
+    metadata: {labels: {app: stuck}}
+    spec:
+      containers:
+        - name: stuck
+          image: debian:stable-slim
+          imagePullPolicy: Never
+          command: [sleep, "1000"]
+          readinessProbe: {exec: {command: ["false"]}}
+"""
+WAIT = """
+version: 0.2
+phases:
+  build:
+    commands:
+      - aws eks update-kubeconfig --name late
+      - kubectl rollout status deployment stuck
+"""
+
+
+@docker
+@pytest.mark.slow
+def test_a_cloud_that_dies_in_mid_deployment_leaves_nothing(
+    pipeline, cp, s3, source, shared_home, capsys
+):
+    """The last test: afterwards the cloud is another one."""
+    containers.engine()
+    containers.image("debian:stable-slim")
+    own = make_role(f"r{uuid.uuid4().hex[:8]}", "codepipeline", ["s3:*", "eks:DescribeCluster"])
+    builder = make_role(f"r{uuid.uuid4().hex[:8]}", "codebuild", ["logs:*", "eks:DescribeCluster"])
+    cluster("late")
+    for role in (own, builder):
+        administer("late", role)
+    s3.put_object(Bucket=source, Key="site.zip", Body=zipped(stuck__yaml=STUCK))
+    settings = {"ClusterName": "late", "ManifestFiles": "stuck.yaml"}
+    deploy = action("Deploy", "EKS", inputs=["Site"], **settings)
+    made = pipeline([take(source)], [deploy], role=own, pipelineType="V2")
+
+    def waiting():
+        """The kubectl of the action that waits for the Deployment."""
+        for one in ledger.entries("process"):
+            with contextlib.suppress(psutil.Error):
+                if made.name in one.name and "rollout" in psutil.Process(one.pid).cmdline():
+                    return one
+        return None
+
+    os.kill(until(waiting).pid, signal.SIGKILL)
+    assert made.error("EKS")["message"].startswith("kubectl rollout was ended by signal 9:")
+    second = made.start()
+    kubectl = until(waiting)
+    client = boto3.client("codebuild")
+    project = client.create_project(
+        name="wait",
+        serviceRole=builder,
+        source={"type": "NO_SOURCE", "buildspec": WAIT},
+        artifacts={"type": "NO_ARTIFACTS"},
+        environment={"type": "LINUX_CONTAINER", "image": "aws/codebuild/standard:7.0"}
+        | {"computeType": "BUILD_GENERAL1_SMALL"},
+    )["project"]
+    build = client.start_build(projectName=project["name"])["build"]["id"]
+    logs = boto3.client("logs").filter_log_events
+    group = "/aws/codebuild/wait"
+    begun = lambda: client.batch_get_builds(ids=[build])["builds"][0]["currentPhase"]  # noqa: E731
+    until(lambda: begun() == "BUILD" and "Waiting for deployment" in f"{logs(logGroupName=group)}")
+    listed = ["docker", "ps", "-aq", "--filter", f"label={containers.label()}"]
+    there = lambda: subprocess.run(listed, capture_output=True, text=True).stdout.split()  # noqa: E731
+    assert len(until(there)) > 1
+    (entry,) = [one for one in ledger.entries("process") if one.name == local.NAME]
+    os.kill(entry.pid, signal.SIGKILL)
+    until(lambda: not entry.alive())
+    capsys.readouterr()
+    cloud.start()
+    assert "had died, and what was in it is lost" in capsys.readouterr().out
+    assert not kubectl.alive() and until(lambda: not there())
+    assert [one.name for one in ledger.entries("process")] == [local.NAME]
+    assert not list((shared_home / "cloud").glob("deploy-*"))
+    refused("PipelineNotFoundException", lambda: made.execution(second))
+    assert client.batch_get_builds(ids=[build])["buildsNotFound"] == [build]
+    assert cp.list_pipelines()["pipelines"] == boto3.client("eks").list_clusters()["clusters"] == []

@@ -17,7 +17,7 @@ import urllib3
 from asking import good, refused, sh
 from hypothesis import given
 from hypothesis import strategies as some
-from waiting import until
+from waiting import received, until
 
 from helpers import cloud, containers, ledger, machine
 from helpers.cluster.api import Api
@@ -266,8 +266,8 @@ def test_an_image_gets_another_tag_by_the_api_and_is_deleted(docker, ecr, reposi
 
 @needs_docker
 def test_a_push_is_an_event(docker, aws, ecr, repository):
-    sqs, events = boto3.client("sqs"), boto3.client("events")
-    queue = sqs.create_queue(QueueName="pushes")["QueueUrl"]
+    events = boto3.client("events")
+    queue = boto3.client("sqs").create_queue(QueueName="pushes")["QueueUrl"]
     arn = f"arn:aws:sqs:us-east-1:{ACCOUNT}:pushes"
     events.put_rule(Name="pushes", EventPattern=json.dumps({"source": ["aws.ecr"]}))
     events.put_targets(Rule="pushes", Targets=[{"Id": "q", "Arn": arn}])
@@ -275,8 +275,7 @@ def test_a_push_is_an_event(docker, aws, ecr, repository):
     build(image, "one")
     login(image)
     digest = pushed(good(f"docker push {image}"))
-    got = until(lambda: sqs.receive_message(QueueUrl=queue).get("Messages"))
-    event = json.loads(got[0]["Body"])
+    (event,) = until(lambda: received(queue))
     assert event["detail-type"] == "ECR Image Action"
     assert event["detail"] == {
         "action-type": "PUSH",

@@ -10,6 +10,7 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from waiting import until
 
 from helpers import cloud, ledger
 
@@ -769,13 +770,16 @@ def test_a_custom_resource_is_made_updated_and_deleted(cf):
     function = resources["StackResources"][0]["PhysicalResourceId"]
     deleted(cf, "custom")
     logs = boto3.client("logs")
-    said = [
-        event["message"]
-        for event in logs.filter_log_events(logGroupName=f"/aws/lambda/{function}")["events"]
-    ]
-    asked = [line for line in said if line.startswith("asked to")]
-    assert asked[0] == "asked to Create None" and "asked to Update thing-one" in asked
-    assert "asked to Delete thing-one" in asked and "asked to Delete thing-two" in asked
+
+    def asked():
+        """Each call's log comes when the call is over, which is after its answer."""
+        found = logs.filter_log_events(logGroupName=f"/aws/lambda/{function}")["events"]
+        said = [one["message"] for one in found if one["message"].startswith("asked to")]
+        return said if "asked to Delete thing-two" in said else None
+
+    said = until(asked)
+    assert said[0] == "asked to Create None" and "asked to Update thing-one" in said
+    assert "asked to Delete thing-one" in said
 
 
 def test_a_custom_resource_that_fails_says_why(cf):

@@ -10,7 +10,7 @@ import pytest
 from kube import kubectl, lab, read  # noqa: F401
 from waiting import until
 
-from helpers import cluster, ledger, machine
+from helpers import cluster, containers, ledger, machine
 from helpers.cluster import programs, versions
 
 
@@ -146,6 +146,27 @@ def test_a_cluster_whose_machine_was_switched_off_is_made_anew(home, monkeypatch
     assert cluster.running() is None
     cluster.start()
     assert "node-1" in kubectl("get", "nodes")
+
+
+@pytest.mark.skipif(not machine.docker_engine().works, reason="no Docker Engine")
+def test_a_cluster_that_goes_leaves_nothing_and_others_alone(home):
+    containers.engine()
+    containers.image("debian:stable-slim")
+    docker = lambda *words: subprocess.check_output(["docker", *words], text=True).strip()  # noqa: E731
+    labels = ("lab=another", "lab.cluster=lab", "lab.node=node-1")
+    options = [word for label in labels for word in ("--label", label)]
+    others = docker("create", *options, "debian:stable-slim")
+    try:
+        found = cluster.create("lab", rung="docker")
+        assert docker("network", "ls", "-q", "--filter", f"label={containers.label()}")
+        found.add_node()
+        found.unplug("node-1")
+        found.delete()
+        assert others in docker("ps", "-aq", "--no-trunc")
+        for listing in (["ps", "-aq"], ["network", "ls", "-q"]):
+            assert not docker(*listing, "--filter", f"label={containers.label()}")
+    finally:
+        docker("rm", "-f", others)
 
 
 def test_without_programs_it_says_what_is_missing(home, monkeypatch, tmp_path):

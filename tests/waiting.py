@@ -1,5 +1,6 @@
-"""Waiting for what takes a while, with a limit, and asking web servers."""
+"""Waiting for what takes a while, with a limit, and asking web servers and queues."""
 
+import json
 import time
 import urllib.request
 
@@ -22,3 +23,14 @@ def page(url):
             return answer.read().decode()
     except OSError:
         return ""
+
+
+def received(queue):
+    """The messages that a queue of SQS has now, which are taken out of it."""
+    import boto3
+
+    sqs = boto3.client("sqs")
+    found = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+    for one in found:
+        sqs.delete_message(QueueUrl=queue, ReceiptHandle=one["ReceiptHandle"])
+    return [json.loads(one["Body"]) for one in found]

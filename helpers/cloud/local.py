@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import http.client
 import os
+import shutil
 import socket
 import sys
 from dataclasses import dataclass
@@ -110,11 +112,9 @@ def _answers(entry: ledger.Entry, seconds: float = 10) -> bool:
 
 def _launch() -> Cloud:
     """Start a new one; what a dead one has left behind is stopped first."""
-    dead = _entries()
-    for entry in reversed(ledger.entries()):
-        if {entry.id, entry.parent} & {one.id for one in dead}:
-            ledger.stop(entry)
-    folder = environment.folder()
+    dead, folder = _entries(), environment.folder()
+    if dead:
+        _clear({one.id for one in dead})
     with _listen(dead[-1].facts["port"] if dead else 0) as listening:
         port = listening.getsockname()[1]
         endpoint = f"http://127.0.0.1:{port}"
@@ -140,6 +140,28 @@ def _launch() -> Cloud:
     else:
         print("The local cloud runs, empty. What you make in it lasts until it is stopped.")
     return _describe(entry)
+
+
+def _clear(dead: set[str]) -> None:
+    """Stop what dead clouds have left behind, and remove the folders that they worked in.
+
+    The Engine stays in the ledger: the learner may have containers of their own in it.
+    """
+    from helpers import cluster, containers
+
+    entries = [one for one in reversed(ledger.entries()) if {one.id, one.parent} & dead]
+    for name in {one.facts["cluster"] for one in entries if "cluster" in one.facts}:
+        if found := cluster.find(name):
+            with contextlib.suppress(containers.EngineError):
+                if found.rung != "process":
+                    containers.engine()
+            found.delete()
+    for entry in entries:
+        if entry.kind != "engine":
+            ledger.stop(entry)
+    for one in environment.folder().iterdir():
+        if one.is_dir():
+            shutil.rmtree(one, ignore_errors=True)
 
 
 def _listen(port: int) -> socket.socket:

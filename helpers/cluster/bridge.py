@@ -60,8 +60,9 @@ def create(octet: int, name: str) -> None:
         raise NetworkError(f"This machine uses addresses of {network} already: {used}.", True)
     # The half above 10.N.128.0 is Services': the gateway takes every address there for its own.
     words = ["--subnet", network, "--gateway", f"10.{octet}.127.254"]
-    words += ["--ip-range", f"10.{octet}.126.0/24", "--label", containers.label(), called]
-    made = _docker("network", "create", *words)
+    words += ["--ip-range", f"10.{octet}.126.0/24", "--label", containers.label()]
+    words += ["--label", f"lab.cluster={name}"]
+    made = _docker("network", "create", *words, called)
     if made.returncode:
         taken = "overlap" in made.stderr
         raise NetworkError(f"No Docker network {called}: {made.stderr.strip()}", taken)

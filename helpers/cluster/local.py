@@ -147,7 +147,7 @@ class Cluster:
             raise ClusterError(f"Node {name} is not one that runs here; these are: {there}.")
         for entry in entries:
             ledger.stop(entry, patience=0.5)
-        _remove_containers(self, f"lab.node={name}")
+        _remove_containers(self, name)
 
     def remove_node(self, name: str) -> None:
         """Take a node away: its pods end, and the cluster forgets it."""
@@ -164,7 +164,7 @@ class Cluster:
         """Stop a cluster of ours and remove all that it had."""
         for entry in reversed(self._entries()):
             ledger.stop(entry)
-        _remove_containers(self, f"lab.cluster={self.name}")
+        _remove_containers(self)
 
     def _entries(self) -> list[ledger.Entry]:
         return [one for one in ledger.entries() if one.facts.get("cluster") == self.name]
@@ -259,11 +259,17 @@ def _ready(api: Api, name: str) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-def _remove_containers(found: Cluster, label: str) -> None:
-    """Remove what the Engine holds of a node or a cluster: containers, then networks, volumes."""
+def _remove_containers(found: Cluster, node: str = "") -> None:
+    """Remove what the Engine holds of a cluster or a node: containers, then networks, volumes.
+
+    Others who share the Engine may have a cluster of the same name.
+    """
     if found.rung == "process":
         return
-    chosen = ["--filter", f"label={label}", "-q"]
+    from helpers import containers
+
+    labels = [containers.label(), f"lab.cluster={found.name}"] + [f"lab.node={node}"] * bool(node)
+    chosen = ["-q", *(word for label in labels for word in ("--filter", f"label={label}"))]
     for kind, listing in (("container", ["ps", "-a"]), ("network", ["network", "ls"])):
         ids = _docker(*listing, *chosen).split()
         options = ["-f", "-v"] if kind == "container" else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 
 from helpers.cloud.archives import Files, pack
 from helpers.cloud.codebuild.container import Container
@@ -16,15 +17,24 @@ def choose(files: Files, wanted: dict, base: str) -> Files:
     """Return the files that a block of the buildspec means, by the names that they are to have.
 
     Args:
-        files: all files below the source folder.
+        files: all files and folders below the source folder.
         wanted: the block: ``files``, ``exclude-paths``, ``discard-paths``.
         base: the base directory, which may be a pattern.
+
+    Raises:
+        Failure: there is no such directory.
     """
-    base = re.sub("^(./)+", "", base).strip("/")
-    below = re.compile(f"{_pattern(base)}/" if base not in ("", ".") else "")
+    folder, below = _plain(base), ""
+    if folder not in ("", "."):
+        there = (path for path, (_, mode) in files.items() if stat.S_ISDIR(mode))
+        if not any(re.fullmatch(_pattern(folder), path) for path in there):
+            text = f"no matching base directory path found for {base}"
+            raise Failure("CLIENT_ERROR", text)
+        below = f"{_pattern(folder)}/"
     found: Files = {}
     for path, content in files.items():
-        if not (start := below.match(path)):
+        start = re.match(below, path)
+        if not start or stat.S_ISDIR(content[1]):
             continue
         name = path[start.end() :]
         if _any(wanted["files"], name) and not _any(wanted["exclude-paths"], name):
@@ -48,14 +58,14 @@ def upload(
         facts: the build's.
         target: where they go, as a project has it; a secondary one has an ``artifactIdentifier``.
         blocks: the artifacts of the buildspec, by name.
-        files: all files below the source folder.
+        files: all files and folders below the source folder.
         container: whose shell knows the variables.
         log: the build's.
         call: calls the cloud as the build's role.
 
     Raises:
         ClientError: the role may not, or there is no such bucket.
-        Failure: nothing matches.
+        Failure: nothing matches, or there is no such base directory.
     """
     name = target.get("artifactIdentifier", "")
     block = blocks.get(name) or blocks.get("") if target.get("primary") else blocks.get(name)
@@ -98,7 +108,11 @@ def _key(facts: dict, target: dict, name: str) -> str:
 
 
 def _any(patterns: list[str], name: str) -> bool:
-    return any(re.fullmatch(_pattern(re.sub("^(./)+", "", one)), name) for one in patterns)
+    return any(re.fullmatch(_pattern(_plain(one)), name) for one in patterns)
+
+
+def _plain(path: str) -> str:
+    return re.sub(r"^(\./)+", "", path).rstrip("/")
 
 
 def _pattern(glob: str) -> str:

@@ -86,10 +86,11 @@ class Build:
             changes.state(self.region, self.facts)
             with self._phase("SUBMITTED"):
                 self._open_log()
+            self._end_in("queuedTimeoutInMinutes")
             with self._phase("QUEUED"):
                 while not (waited := SLOTS.acquire(timeout=0.05)):
                     self._watch()
-            self._deadline = time.monotonic() + 60 * self.facts["timeoutInMinutes"]
+            self._end_in("timeoutInMinutes")
             with self._phase("PROVISIONING"):
                 self._provision()
             with self._phase("DOWNLOAD_SOURCE"):
@@ -154,6 +155,9 @@ class Build:
             raise Ended("STOPPED")
         if time.monotonic() > self._deadline:
             raise Ended("TIMED_OUT")
+
+    def _end_in(self, limit: str) -> None:
+        self._deadline = time.monotonic() + 60 * self.facts[limit]
 
     def _open_log(self) -> None:
         try:

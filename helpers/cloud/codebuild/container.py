@@ -118,7 +118,7 @@ class Container:
         self._container.put_archive("/", body.getvalue())
 
     def get(self, folder: str) -> Files:
-        """Return the files below a folder of the container; none if it is not there."""
+        """Return the files and folders below a folder of the container; none if it is not there."""
         import docker
 
         try:
@@ -126,11 +126,14 @@ class Container:
         except docker.errors.NotFound:
             return {}
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
-            return {
-                member.name.partition("/")[2]: (tar.extractfile(member).read(), member.mode)
-                for member in tar
-                if member.isfile() or member.islnk()
-            }
+            found: Files = {}
+            for member in tar:
+                path = member.name.partition("/")[2]
+                if member.isdir():
+                    found[path] = (b"", stat.S_IFDIR | member.mode)
+                elif member.isfile() or member.islnk():
+                    found[path] = (tar.extractfile(member).read(), member.mode)
+            return found
 
     def begin(self, shell: str, folder: str, variables: dict[str, str]) -> int:
         """Start the shell in a folder, with variables; 127 if the image does not have it."""

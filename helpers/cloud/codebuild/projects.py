@@ -182,8 +182,9 @@ def _check(project: dict) -> None:
         raise invalid("Source and artifacts must both be of type CODEPIPELINE, or neither")
     if not environment["type"].startswith(("LINUX_CONTAINER", "ARM_CONTAINER")):
         raise NotImplementedError(f"build environments of type {environment['type']}")
-    if not 5 <= project["timeoutInMinutes"] <= 2160:
-        raise invalid("Invalid timeout: it must be between 5 and 2160 minutes")
+    for limit, most in (("timeoutInMinutes", 2160), ("queuedTimeoutInMinutes", 480)):
+        if not 5 <= project[limit] <= most:
+            raise invalid(f"Invalid {limit}: it must be between 5 and {most} minutes")
     s3 = (project.get("logsConfig") or {}).get("s3Logs") or {}
     if s3.get("status") == "ENABLED":
         raise NotImplementedError("logs of builds in S3")

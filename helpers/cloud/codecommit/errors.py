@@ -15,6 +15,8 @@ TEXTS = {
     "FileEntryRequired": "At least one file must be put or deleted",
     "FolderDoesNotExist": "Could not find path {}",
     "InvalidBranchName": "The branch name {} is not valid",
+    "InvalidFileMode": "The specified file mode permission is not valid: {}. Valid file mode "
+    "permissions are EXECUTABLE, NORMAL and SYMLINK.",
     "InvalidPath": "The path {} is not valid",
     "InvalidRepositoryName": "The repository name is not valid. Repository names can be any valid "
     "combination of letters, numbers, periods, underscores, and dashes between 1 and 100 "

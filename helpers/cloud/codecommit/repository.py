@@ -145,7 +145,8 @@ class Repository:
             about: ``parent``, ``message``, ``name``, ``email``, and ``who`` makes it (an ARN).
 
         Raises:
-            Refusal: the parent is not the branch's last commit, a path is none, nothing changes.
+            Refusal: the parent is not the branch's last commit, a path or a file mode is none,
+                nothing changes.
         """
         with self.changing(about["who"]), tempfile.TemporaryDirectory() as scratch:
             parent = self._parent(branch, about["parent"])
@@ -154,10 +155,11 @@ class Repository:
                 self.git("read-tree", parent, **index)
             words = ["update-index", "--add"]
             for one in puts:
-                data = one.get("fileContent") or b""
+                mode, data = one.get("fileMode", "NORMAL"), one.get("fileContent") or b""
+                if mode not in MODES:
+                    raise error("InvalidFileMode", mode)
                 blob = self.git("hash-object", "-w", "--stdin", data=data).strip()
-                mode = MODES[one.get("fileMode") or "NORMAL"]
-                words += ["--cacheinfo", f"{mode},{blob},{one['filePath'].strip('/')}"]
+                words += ["--cacheinfo", f"{MODES[mode]},{blob},{one['filePath'].strip('/')}"]
             for path in deletes:
                 if not parent or not self.entry(parent, path.strip("/")):
                     raise error("FileDoesNotExist", path)

@@ -102,8 +102,9 @@ class _Commands:
         finally:
             ledger.stop(entry, patience=1)
         said = log.read_text(errors="replace").strip()
-        if process.returncode:
-            raise Failed(f"{' '.join(words[:2])} failed: {said}")
+        if code := process.returncode:
+            how = "failed" if code > 0 else f"was ended by signal {-code}"
+            raise Failed(f"{' '.join(words[:2])} {how}: {said}")
         return said
 
     def _filled(self, name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from moto.core.utils import utcnow
 
 from helpers.cloud.calls import Refusal
@@ -51,7 +53,8 @@ class Operations:
 
     def retry_stage_execution(self, asked: dict) -> dict:
         """Run a stage that failed again: all of it, or only the actions that failed."""
-        one, stage = self._execution(asked), self._stage(asked)
+        one = self._execution(asked, "NotLatestPipelineExecutionException")
+        stage = self._stage(asked)
         pipeline, names = one.pipeline, [stage["name"] for stage in one.facts["stages"]]
         with pipeline.changed:
             if pipeline.entered.get(stage) is not one:
@@ -129,6 +132,9 @@ class Operations:
         jobs: list[Job] = [job for one in self.pipelines.values() for job in one.jobs]
         for job in jobs:
             if job.id == asked["jobId"] and job.action["actionTypeId"]["category"] == "Invoke":
+                if job.status != "InProgress" or job.answered.is_set():
+                    text = f"The result of the job {job.id} has been reported already"
+                    raise Refusal("InvalidJobStateException", text)
                 job.answer = asked
                 job.answered.set()
                 return {}
@@ -180,7 +186,14 @@ class Operations:
 
 
 def page(name: str, found: list[dict], asked: dict) -> dict:
-    """Return a part of a list, and where the next part begins."""
-    begin, size = int(asked.get("nextToken") or 0), asked.get("maxResults") or 100
+    """Return a part of a list, and where the next part begins.
+
+    Raises:
+        Refusal: no list has given such a token.
+    """
+    token, size = asked.get("nextToken") or "0", asked.get("maxResults") or 100
+    if not re.fullmatch("[0-9]+", token):
+        raise Refusal("InvalidNextTokenException", f"The next token {token} is not valid")
+    begin = int(token)
     more = {"nextToken": str(begin + size)} if len(found) > begin + size else {}
     return {name: found[begin : begin + size], **more}

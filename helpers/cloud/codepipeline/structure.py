@@ -11,7 +11,6 @@ from helpers.cloud.codepipeline import actions
 _structure = partial(Refusal, "InvalidStructureException")  # they take the message
 _wrong = partial(Refusal, "InvalidActionDeclarationException")
 NAME = r"[A-Za-z0-9.@_-]{1,100}"
-MODES = ("SUPERSEDED", "QUEUED", "PARALLEL")
 STAGE_EXTRAS = ("blockers", "onFailure", "onSuccess", "beforeEntry")
 ACTION_EXTRAS = ("commands", "outputVariables")
 
@@ -36,24 +35,36 @@ def checked(facts: dict, region: str) -> dict:
             f"Pipeline has only {len(stages)} stage(s). There should be a minimum of 2 stages in a "
             "pipeline"
         )
-    if kind == "V1" and (mode != "SUPERSEDED" or facts.get("variables")):
-        what = "Variables are" if facts.get("variables") else f"Execution mode {mode} is"
-        raise _structure(f"{what} only supported in pipelines of type V2")
-    if mode not in MODES:
-        raise _structure(f"Execution mode {mode} is none of {', '.join(MODES)}")
+    if kind == "V1" and mode != "SUPERSEDED":
+        raise _structure("QUEUED or PARALLEL mode can only be used with V2 pipelines")
+    if kind == "V1" and facts.get("variables"):
+        raise _structure("Pipeline variable can only be used with V2 pipelines")
+    for name in _twice([one["name"] for one in facts.get("variables", ())]):
+        text = "Variable names must be unique. The following variable name is already in use"
+        raise _structure(f"{text}: {name}")
     for name in _twice([stage["name"] for stage in stages]):
-        raise _structure(f"Stage name '{name}' is used more than once in the pipeline")
-    if any(one["actionTypeId"]["category"] != "Source" for one in stages[0]["actions"]):
+        text = f"Stage name '{name}' is used more than once"
+        raise Refusal("InvalidStageDeclarationException", text)
+    sources, *others = (
+        {one["actionTypeId"]["category"] for one in stage["actions"]} for stage in stages
+    )
+    if sources - {"Source"}:
         raise _structure("Pipeline should start with a stage that only contains source actions")
+    if not set().union(*others) - {"Source"}:
+        text = "Pipeline should contain at least 1 action whose category is not Source"
+        raise _structure(text)
+    if any("Source" in kinds for kinds in others):
+        text = "Source actions can only be included in the first stage of the pipeline"
+        raise _structure(text)
     spaces = [one["namespace"] for s in stages for one in s["actions"] if one.get("namespace")]
     for name in _twice([*spaces, "codepipeline", "variables"]):
         raise _structure(f"Namespace '{name}' is used more than once in the pipeline, or reserved")
     made: set[str] = set()
-    filled = [_stage(stage, kind, region, made, n == 0) for n, stage in enumerate(stages)]
+    filled = [_stage(stage, kind, region, made) for stage in stages]
     return facts | {"stages": filled, "pipelineType": kind, "executionMode": mode}
 
 
-def _stage(stage: dict, kind: str, region: str, made: set[str], first: bool) -> dict:
+def _stage(stage: dict, kind: str, region: str, made: set[str]) -> dict:
     """Check a stage; ``made`` are the artifacts that there are, to which it adds its own."""
     name = stage["name"]
     if found := [extra for extra in STAGE_EXTRAS if stage.get(extra)]:
@@ -72,7 +83,7 @@ def _stage(stage: dict, kind: str, region: str, made: set[str], first: bool) -> 
     for order in sorted({one["runOrder"] for one in filled}):
         same = [one for one in filled if one["runOrder"] == order]
         for one in same:
-            _action(one, kind, region, made, first)
+            _action(one, kind, region, made)
         for output in (output["name"] for one in same for output in one["outputArtifacts"]):
             if output in made:
                 text = f"Output Artifact Bundle name must be unique within the pipeline: {output}"
@@ -81,7 +92,7 @@ def _stage(stage: dict, kind: str, region: str, made: set[str], first: bool) -> 
     return stage | {"actions": filled}
 
 
-def _action(one: dict, kind: str, region: str, made: set[str], first: bool) -> None:
+def _action(one: dict, kind: str, region: str, made: set[str]) -> None:
     name, what, given = one["name"], one["actionTypeId"], one["configuration"]
     if found := [extra for extra in ACTION_EXTRAS if one.get(extra)]:
         raise NotImplementedError(f"actions with {found[0]}")
@@ -91,14 +102,13 @@ def _action(one: dict, kind: str, region: str, made: set[str], first: bool) -> N
     )
     if not provider:
         there = ", ".join(sorted({f"{c}/{p}" for c, p in actions.PROVIDERS}))
-        text = f"ActionType ({facts}) in action '{name}' is not available in region {region}"
+        where = region.upper().replace("-", "_")
+        text = f"ActionType ({facts}) in action '{name}' is not available in region '{where}'"
         raise _wrong(f"{text}: the local cloud has {there}")
     if one["region"] != region:
         raise NotImplementedError("actions in another region than their pipeline's")
-    if what["category"] == "Source" and not first:
-        raise _wrong(f"Source action '{name}' is only allowed in the first stage")
     if provider.v2 and kind != "V2":
-        raise _wrong(f"ActionType ({facts}) in action '{name}' needs a pipeline of type V2")
+        raise _wrong(f"{what['provider']} Action can only be used with V2 pipelines.")
     environment = one.get("environmentVariables") or []
     if environment and what["provider"] != "EKS":
         raise NotImplementedError(f"environmentVariables of {what['provider']} actions")
@@ -118,11 +128,13 @@ def _action(one: dict, kind: str, region: str, made: set[str], first: bool) -> N
         or given.get("OutputArtifactFormat") == "CODEBUILD_CLONE_REF"
     ):
         raise NotImplementedError("batch builds and full clones: artifacts are ZIP files")
-    for which, bounds in (("input", provider.inputs), ("output", provider.outputs)):
+    for which, (least, most) in (("input", provider.inputs), ("output", provider.outputs)):
         count = len(one[f"{which}Artifacts"])
-        if not bounds[0] <= count <= bounds[1]:
-            text = f"Action '{name}' has {count} {which} artifact(s), but must have"
-            raise _wrong(f"{text} {bounds[0]} to {bounds[1]}")
+        text = f"Action {name} declares {count} {which} artifacts which is"
+        if count < least:
+            raise _wrong(f"{text} less than the minimum count ({least})")
+        if count > most:
+            raise _wrong(f"{text} more than the maximum count ({most})")
     for artifact in (one["name"] for one in one["inputArtifacts"]):
         if artifact not in made:
             text = f"Input Artifact Bundle {artifact} in action {name} is not declared as Output"

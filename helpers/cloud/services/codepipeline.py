@@ -12,9 +12,11 @@ import threading
 import time
 from types import SimpleNamespace
 
+from botocore.model import Shape
 from moto.codepipeline import urls
 from moto.codepipeline.models import codepipeline_backends
 from moto.core.base_backend import BaseBackend
+from moto.core.utils import get_service_model
 
 from helpers.cloud import operations
 from helpers.cloud.calls import Refusal
@@ -33,6 +35,27 @@ class Response(operations.Response):
     """Answers calls."""
 
     service, missing = "codepipeline", {"": "webhooks, custom actions and conditions"}
+
+    def answer(self, operation: str, asked: dict) -> dict:
+        """Have the backend answer, if AWS knows all values that are asked for."""
+        _check(self.params, get_service_model(self.service).operation_model(operation).input_shape)
+        return super().answer(operation, asked)
+
+
+def _check(value, shape: Shape, where: str = "") -> None:
+    """Refuse a value that is none of those that the API's model lists."""
+    if shape.type_name == "structure":
+        for name in shape.members.keys() & value.keys():
+            _check(value[name], shape.members[name], f"{where}.{name}".lstrip("."))
+    elif shape.type_name == "list":
+        for number, one in enumerate(value, 1):
+            _check(one, shape.member, f"{where}.{number}.member")
+    elif (known := getattr(shape, "enum", None)) and value not in known:
+        text = (
+            f"1 validation error detected: Value '{value}' at '{where}' failed to satisfy "
+            f"constraint: Member must satisfy enum value set: [{', '.join(known)}]"
+        )
+        raise Refusal("ValidationException", text)
 
 
 class Backend(Operations, BaseBackend):
@@ -122,7 +145,9 @@ class Backend(Operations, BaseBackend):
         for one in self.pipelines.values():
             if one.arn == arn:
                 return one
-        raise Refusal("ResourceNotFoundException", f"There is no pipeline {arn}")
+        name = arn.rpartition(":")[2]
+        text = f"The account with id '{ACCOUNT}' does not include a pipeline with the name '{name}'"
+        raise Refusal("ResourceNotFoundException", text)
 
     def _poll(self) -> None:
         """Start pipelines whose sources have changed, where they say that they look themselves."""
