@@ -11,6 +11,7 @@ from pathlib import Path
 import moto
 from botocore.exceptions import ClientError
 
+from helpers.cloud.services.iam import find
 from helpers.cloud.stacks.api import Caller, Failure
 from helpers.cloud.stacks.resources import Resource, Setting, Type
 
@@ -230,6 +231,11 @@ def function(p: dict) -> dict:
 
 
 # --- The rest
+
+
+def project(p: dict) -> dict:
+    """Return a project, whose role a template may give by its name alone."""
+    return p | {"ServiceRole": find("role", p["ServiceRole"]) or p["ServiceRole"]}
 
 
 def pipeline(p: dict) -> dict:
