@@ -179,8 +179,9 @@ def test_an_archive_whose_paths_lead_out_of_it_is_not_unpacked(path):
         ("phases: {build: {commands: [a]}}", "version"),
         ("version: 0.3\nphases: {build: {commands: [a]}}", "0.3"),
         ("version: 0.2\nphases: {compile: {commands: [a]}}", "compile"),
-        ("version: 0.2\nphases: {build: {commands: a}}", "list"),
-        ("version: 0.2\nphases: {build: {commands: [{a: b}]}}", "list of texts"),
+        ("version: 0.2\nphases: {build: {commands: {a: b}}}", "list of texts"),
+        ("version: 0.2\nphases: {build: {commands: [a, {b: c}]}}", r"\[1\].*found subkeys instead"),
+        ("version: 0.2\nenvironment_variables: {plaintext: {A: b}}", "environment_variables"),
         ("version: 0.2\nphases: {build: {commands: []}}", "at least one"),
         ("version: 0.2\nstages: {}", "stages"),
         ("version: 0.2\nenv: {shell: powershell}\nphases: {build: {commands: [a]}}", "powershell"),
@@ -191,6 +192,20 @@ def test_an_archive_whose_paths_lead_out_of_it_is_not_unpacked(path):
 def test_a_bad_buildspec_is_refused_with_the_reason(text, why):
     with pytest.raises(buildspec.Invalid, match=why):
         buildspec.parse(text)
+
+
+def test_older_and_shorter_forms_are_read():
+    older = (
+        "version: 0.1\nenvironment_variables: {plaintext: {A: b}}\nphases: {build: {commands: c}}"
+    )
+    found = buildspec.parse(older)
+    assert (found.variables, found.phases["build"].commands) == ({"A": "b"}, ["c"])
+    runtimes = "runtime-versions: {python: 3.12, nodejs: 18}, commands: [a]"
+    notes = buildspec.parse(f"version: 0.2\nphases: {{install: {{{runtimes}}}}}").notes
+    assert [note.split(" is ")[1] for note in notes] == [
+        "not chosen; the image's is used",
+        "not in this image",
+    ]
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1)
@@ -433,6 +448,10 @@ class TestBuilds:
         text = spec(build=["A=1; cd /", "echo [$A] $PWD"]).replace("0.2", "0.1")
         assert any(line.startswith("[] /codebuild") for line in run(text).log)
 
+    def test_a_command_may_be_a_comment_only(self, run):
+        done = run(spec(build=["# nothing", "", "echo after it"]))
+        assert done.status == "SUCCEEDED" and "after it" in done.log
+
     def test_bash_where_the_buildspec_asks_for_it(self, run):
         assert "b" in run(spec(env={"shell": "bash"}, build=["A=(a b)", "echo ${A[1]}"])).log
 
@@ -557,16 +576,30 @@ class TestSources:
         done = run(name=name)
         assert done.status == "SUCCEEDED", done.log
         assert done.facts["artifacts"]["location"] == f"arn:aws:s3:::{bucket}/made/all.zip"
-        body = boto3.client("s3").get_object(Bucket=bucket, Key="made/all.zip")["Body"].read()
-        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        answer = boto3.client("s3").get_object(Bucket=bucket, Key="made/all.zip")
+        assert answer["ServerSideEncryption"] == "aws:kms"
+        with zipfile.ZipFile(io.BytesIO(answer["Body"].read())) as archive:
             assert {one: archive.read(one) for one in archive.namelist()} == {"A.txt": b"HELLO"}
 
     def test_artifacts_as_files_below_a_base_directory(self, run, project, bucket):
         block = {"files": ["**/*"], "base-directory": "out"}
-        place = {"type": "S3", "location": bucket, "name": "flat"}
+        place = {"type": "S3", "location": bucket, "name": "flat", "encryptionDisabled": True}
         text = spec(build=["mkdir -p out/deep; echo 1 >out/deep/x"], artifacts=block)
         assert run(name=project(text, artifacts=place)).status == "SUCCEEDED"
-        boto3.client("s3").head_object(Bucket=bucket, Key="flat/deep/x")
+        answer = boto3.client("s3").head_object(Bucket=bucket, Key="flat/deep/x")
+        assert "ServerSideEncryption" not in answer
+
+    def test_artifacts_by_their_whole_path(self, run, project, bucket):
+        place = {"type": "S3", "location": bucket, "name": "whole"}
+        block = {"files": ["$CODEBUILD_SRC_DIR/a"]}
+        more = {"secondary": {"files": ["b"], "base-directory": "/tmp/out"}}
+        second = [place | {"name": "second", "artifactIdentifier": "secondary"}]
+        commands = ["echo 1 >a; mkdir /tmp/out; echo 2 >/tmp/out/b"]
+        text = spec(build=commands, artifacts=block | {"secondary-artifacts": more})
+        done = run(name=project(text, artifacts=place, secondaryArtifacts=second))
+        assert done.status == "SUCCEEDED", done.log
+        boto3.client("s3").head_object(Bucket=bucket, Key="whole/a")
+        boto3.client("s3").head_object(Bucket=bucket, Key="second/b")
 
     @pytest.mark.parametrize(
         ("base", "why"),
@@ -610,6 +643,21 @@ class TestDocker:
         listed = ["docker", "images", "-q", "lab-made-by-build", "--filter"]
         listed.append(f"label={containers.label()}")
         assert subprocess.run(listed, capture_output=True).stdout  # so that `down` removes it
+
+    def test_the_registry_goes_by_its_name_on_aws(self, run, project):
+        boto3.client("ecr").create_repository(repositoryName="shop")
+        commands = [
+            "host=123456789012.dkr.ecr.$AWS_REGION.amazonaws.com",
+            "aws ecr get-login-password | docker login -u AWS --password-stdin $host",
+            'printf "FROM scratch\nENV A=1\n" | docker build -q -t $host/shop:new -',
+            "docker push $host/shop:new",
+        ]
+        pusher = role("pusher", "logs:*", "ecr:*")
+        name = project(spec(build=commands), serviceRole=pusher)
+        done = run(name=name, privilegedModeOverride=True)
+        assert done.status == "SUCCEEDED", done.log
+        (image,) = boto3.client("ecr").list_images(repositoryName="shop")["imageIds"]
+        assert image["imageTag"] == "new"
 
     def test_a_dead_cloud_leaves_no_build(self, api, project, aws):
         """The last test: afterwards the cloud is another one."""

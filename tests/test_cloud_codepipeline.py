@@ -356,6 +356,20 @@ def test_an_object_that_is_not_there(pipeline, source, s3):
     assert "latestExecution" not in made.stage("Middle")
 
 
+def test_artifacts_are_encrypted_as_policies_of_buckets_ask(pipeline, source, s3, store):
+    deny = {"Effect": "Deny", "Principal": "*", "Resource": f"arn:aws:s3:::{store}/*"}
+    plain = {"StringNotEquals": {"s3:x-amz-server-side-encryption": "aws:kms"}}
+    open_ = {"Bool": {"aws:SecureTransport": False}}
+    denied = [deny | {"Action": "s3:PutObject", "Condition": plain}]
+    denied.append(deny | {"Action": "s3:*", "Condition": open_})
+    policy = json.dumps({"Version": "2012-10-17", "Statement": denied})
+    s3.put_bucket_policy(Bucket=store, Policy=policy)
+    target = bucket(s3)
+    made = pipeline([take(source)], [put(target)])
+    made.succeeds(made.first)
+    s3.delete_bucket_policy(Bucket=store)
+
+
 def test_a_bucket_without_versions_is_no_source(pipeline, s3):
     name = f"b-{uuid.uuid4().hex[:12]}"
     s3.create_bucket(Bucket=name)
@@ -1152,7 +1166,7 @@ def test_an_image_is_built_and_deployed_to_a_cluster(pipeline, s3, source, share
     may = ["s3:*", "logs:*"]
     own = make_role(name, "codepipeline", may)
     ecr, eks = boto3.client("ecr"), boto3.client("eks")
-    uri = ecr.create_repository(repositoryName=images)["repository"]["repositoryUri"]
+    ecr.create_repository(repositoryName=images)
     cluster("prod")
     files = {"Dockerfile": 'FROM scratch\nCOPY main /\nCMD ["/main"]\n', "main": waiter()}
     files["k8s/web__yaml"] = MANIFEST
@@ -1167,7 +1181,8 @@ def test_an_image_is_built_and_deployed_to_a_cluster(pipeline, s3, source, share
     settings = {"ClusterName": "prod", "ManifestFiles": "k8s/web.yaml"}
     deploy = action("Deploy", "EKS", inputs=["Site"], **settings)
     tag = "#{codepipeline.PipelineExecutionId}"
-    deploy["environmentVariables"] = [{"name": "IMAGE", "value": f"{uri}:{tag}"}]
+    on_aws = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/{images}"
+    deploy["environmentVariables"] = [{"name": "IMAGE", "value": f"{on_aws}:{tag}"}]
     made = pipeline([take(source)], [build], [deploy], role=own, pipelineType="V2")
     assert "ecr:DescribeRepositories" in made.error("Image")["message"]
     allow(name, [*may, "ecr:*"])
@@ -1192,7 +1207,7 @@ def test_an_image_is_built_and_deployed_to_a_cluster(pipeline, s3, source, share
     admin = Api(shared_home / "clusters/eks-prod/kubeconfig")
     found = admin.get("/apis/apps/v1/namespaces/default/deployments/web")
     (container,) = found["spec"]["template"]["spec"]["containers"]
-    assert container["image"] == f"{uri}:{second}"
+    assert container["image"] == f"{on_aws}:{second}"
     assert container["env"][0]["value"] == "${NOBODY}"
     assert found["status"]["readyReplicas"] == 1
     files["k8s/web__yaml"] = MANIFEST.replace("kind: Deployment", "kind: Nothing")

@@ -233,7 +233,7 @@ TABLE = [
         {"logGroupName": "/app"},
         "logs describe-log-streams --log-group-name /app",
         "logs:DescribeLogStreams",
-        f"arn:aws:logs:{HERE}:log-group:/app:*",
+        f"arn:aws:logs:{HERE}:log-group:/app:log-stream:",
     ),
     (
         "sqs",
@@ -648,6 +648,16 @@ def test_a_role_is_who_it_trusts_and_may_what_it_may(things, user, role, iam):
     iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=policy)
     s3.list_buckets()
     s3.get_object(Bucket="things", Key="k")
+
+
+def test_who_was_deleted_leaves_an_id_in_trust_policies(iam):
+    own = trusting(Service="ec2.amazonaws.com")
+    arn = iam.create_role(RoleName="gone", AssumeRolePolicyDocument=own)["Role"]["Arn"]
+    iam.create_role(RoleName="left", AssumeRolePolicyDocument=trusting(AWS=arn))
+    iam.delete_role(RoleName="gone")
+    iam.create_role(RoleName="gone", AssumeRolePolicyDocument=own)  # another one of the name
+    trust = iam.get_role(RoleName="left")["Role"]["AssumeRolePolicyDocument"]
+    assert trust["Statement"][0]["Principal"]["AWS"].startswith("AROA")
 
 
 def test_trust_in_the_account_leaves_it_to_policies(user, role, iam):

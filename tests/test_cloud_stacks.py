@@ -1069,7 +1069,7 @@ Resources:
     DependsOn: BuildPolicy
     Properties:
       Name: !Sub ${AWS::StackName}-build
-      ServiceRole: !GetAtt BuildRole.Arn
+      ServiceRole: !Ref BuildRole
       Artifacts: {Type: CODEPIPELINE}
       Environment:
         Type: LINUX_CONTAINER
@@ -1176,6 +1176,7 @@ def test_a_pipeline_with_a_build_and_a_custom_resource(cf):
     out = outputs(stack)
     (project,) = boto3.client("codebuild").batch_get_projects(names=[out["Project"]])["projects"]
     assert project["environment"]["image"] == "aws/codebuild/standard:7.0"
+    assert ":role/pipes-BuildRole-" in project["serviceRole"]
     pipeline = boto3.client("codepipeline").get_pipeline(name=out["Pipeline"])["pipeline"]
     source = pipeline["stages"][0]["actions"][0]
     assert source["configuration"]["PollForSourceChanges"] == "false"

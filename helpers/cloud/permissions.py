@@ -50,7 +50,7 @@ RESOURCES = [
     kms KeyId key/{}
     lambda FunctionName function:{}
     logs logStreamName log-group:{logGroupName}:log-stream:{}
-    logs logGroupName,logGroupIdentifier log-group:{}:*
+    logs logGroupName,logGroupIdentifier log-group:{}:log-stream:
     secretsmanager SecretId,Name secret:{}-??????
     sns Name {}
     sqs QueueUrl,QueueName {}

@@ -74,7 +74,10 @@ def upload(
         return
     base = container.ask(block.get("base-directory") or ".")
     log.say(f"Expanding base directory path: {base}")
-    wanted = block | {"files": [container.ask(one) for one in block["files"]]}
+    if base.startswith("/"):  # that of another source, say
+        files, base = container.get(base), "."
+    root = container.ask("$CODEBUILD_SRC_DIR/")
+    wanted = block | {"files": [container.ask(one).removeprefix(root) for one in block["files"]]}
     for one in wanted["files"]:
         log.say(f"Expanding {one}")
     chosen = choose(files, wanted, base)
@@ -88,8 +91,9 @@ def upload(
         bodies = {about["location"]: packed}
         about["sha256sum"] = hashlib.sha256(packed).hexdigest()
         about["md5sum"] = hashlib.md5(packed, usedforsecurity=False).hexdigest()
+    safe = {} if target.get("encryptionDisabled") else {"ServerSideEncryption": "aws:kms"}
     for key, content in bodies.items():
-        where = {"Bucket": target["location"], "Key": key}
+        where = {"Bucket": target["location"], "Key": key} | safe
         call("s3", "PutObject", where | {"Body": content})
     about["location"] = f"arn:aws:s3:::{target['location']}/{about['location']}"
     if target.get("primary"):

@@ -8,6 +8,7 @@ import yaml
 
 PHASES = ("install", "pre_build", "build", "post_build")
 KNOWN = {"version", "run-as", "env", "proxy", "batch", "phases", "reports", "artifacts", "cache"}
+RUNTIMES = ("python", "docker")
 # What is accepted without effect, with the line that the log gets.
 NOTED = {
     "cache": "a cache is not kept: every build begins without one",
@@ -71,10 +72,13 @@ def parse(text: str) -> Buildspec:
     except (RecursionError, ValueError) as problem:
         raise Invalid(f"yaml: {problem}") from None
     spec = _mapping(spec, "the buildspec")
+    version = spec.get("version")
+    if version == "0.1" and "environment_variables" in spec:  # what 0.2 calls env/variables
+        own = _mapping(spec.pop("environment_variables"), "environment_variables")
+        spec["env"] = {"variables": own.get("plaintext")}
     for name in spec:
         if name not in KNOWN:
             raise Invalid(f"unknown block {name}")
-    version = spec.get("version")
     if version not in ("0.1", "0.2"):
         raise Invalid(f"invalid buildspec version {version or '(none)'}: it must be 0.1 or 0.2")
     env = _mapping(spec.get("env"), "env")
@@ -106,7 +110,8 @@ def _phase(name: str, given: object, notes: list[str]) -> Phase:
         raise Invalid(f"unknown phase {name}: there are {', '.join(PHASES)}")
     given = _mapping(given, f"phase {name}")
     for runtime, version in _mapping(given.get("runtime-versions"), "runtime-versions").items():
-        notes.append(f"runtime-versions: {runtime} {version} is not chosen; the image's is used")
+        there = "not chosen; the image's is used" if runtime in RUNTIMES else "not in this image"
+        notes.append(f"runtime-versions: {runtime} {version} is {there}")
     if "run-as" in given:
         notes.append(f"{name}: {NOTED['run-as']}")
     failure = str(given.get("on-failure") or "")
@@ -125,8 +130,7 @@ def _artifacts(given: object) -> dict[str, dict]:
     found |= {name: dict(_mapping(one, f"artifacts {name}")) for name, one in secondary.items()}
     for one in found.values():
         for part in ("files", "exclude-paths"):
-            value = one.get(part)
-            one[part] = [value] if isinstance(value, str) and value else _list(value, part)
+            one[part] = _list(one.get(part), part)
     return {name: one for name, one in found.items() if one["files"]}
 
 
@@ -153,6 +157,11 @@ def _texts(value: object, what: str) -> dict[str, str]:
 def _list(value: object, what: str) -> list[str]:
     if value in (None, ""):
         return []
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list):
         raise Invalid(f"{what} must be a list of texts")
-    return value
+    for number, one in enumerate(values):
+        if not isinstance(one, str):
+            text = f"Expected {what}[{number}] to be of string type: found subkeys instead"
+            raise Invalid(f"{text} (a colon followed by a space makes them: quote the whole text)")
+    return values

@@ -156,7 +156,7 @@ class Container:
         Raises:
             Died: the container ended.
         """
-        self._send(f"{{\n{script}\n}} </dev/null\n{self._mark}\n")
+        self._send(f"{{\n:\n{script}\n}} </dev/null\n{self._mark}\n")  # it may be a comment only
         end = re.compile(rb"\x1e" + self._mark.encode() + rb" (\d+)\n")
         text = b""
         while True:

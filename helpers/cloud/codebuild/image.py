@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from helpers import containers, guard, machine
+from helpers.cloud.ecr import registry
 from helpers.cloud.stacks.api import Caller
 from helpers.cluster import programs
 from helpers.containers import images
@@ -27,9 +28,15 @@ PACKAGES = "git make zip unzip jq curl".split()
 UNNEEDED = ("perl", "libperl", "liberror-perl")  # which git would bring
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 AWS = "#!/usr/bin/python3\nimport sys, awscli.clidriver\nsys.exit(awscli.clidriver.main())\n"
-# What builds make carries our label, so that `down` finds it.
+# What builds make carries our label, so that `down` finds it; and the name that the account's
+# registry has on AWS leads to the one here.
 DOCKER = """\
 #!/bin/sh
+for word; do
+    shift
+    case $word in *.dkr.ecr.*) word=$(printf %s "$word" | sed "$LAB_REGISTRY") ;; esac
+    set -- "$@" "$word"
+done
 case "$1 $2" in
 "image build"* | "container run"* | "container create"* | "network create"* | "volume create"*)
     group=$1; shift ;;
@@ -55,7 +62,8 @@ def ready(name: str, say: Callable[[str], None], call: Caller) -> str:
         ClientError: the role may not pull it.
         ImageError, PackageError, ProgramError: it cannot be had; the message says why.
     """
-    if name.startswith(f"{containers.engine().host}:{os.environ['MOTO_PORT']}/"):
+    name = registry.local(name)
+    if name.startswith(f"{registry.host()}/"):
         _pull(name, call)
         say(f"Image {name}: pulled from ECR")
         return name

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from helpers import containers
 from helpers.cloud.codebuild.buildspec import Buildspec
 from helpers.cloud.codebuild.errors import Failure, said
+from helpers.cloud.ecr import registry
 from helpers.cloud.stacks.api import Caller
 
 
@@ -100,4 +101,5 @@ def agent(facts: dict, keys: tuple[str, str, str], region: str, folders: dict) -
         "HOME": "/root",
         "LAB_AWS": "local",
         "LAB_LABEL": containers.label(),
+        "LAB_REGISTRY": f"s|{registry.ON_AWS}|{registry.host()}|g",
     }

@@ -22,7 +22,8 @@ MISSING = (
 def store(job: Job, call: Caller, data: bytes) -> None:
     """Write the output artifact of an action that has one."""
     for bucket, key in job.outputs.values():
-        _s3(call, "PutObject", {"Bucket": bucket, "Key": key, "Body": data})
+        where = {"Bucket": bucket, "Key": key, "ServerSideEncryption": "aws:kms"}
+        _s3(call, "PutObject", where | {"Body": data})
 
 
 def fetch(job: Job, call: Caller, name: str) -> bytes:

@@ -23,6 +23,7 @@ from werkzeug.wsgi import get_input_stream
 
 from helpers.cloud import permissions, signatures
 from helpers.cloud.calls import Refusal
+from helpers.cloud.environment import ACCOUNT
 from helpers.containers import daemon, registries
 
 DOOR = "/v2/"
@@ -43,6 +44,7 @@ ACTIONS = {
 PASSED = "Accept", "Content-Length", "Content-Range", "Content-Type", "Host", "Range"
 HELD = {"connection", "date", "server", "transfer-encoding"}  # headers of one connection
 PART = 1 << 16  # bytes
+ON_AWS = rf"{ACCOUNT}\.dkr\.ecr\.[a-z0-9-]*\.amazonaws\.com"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ TOKENS: dict[str, Token] = {}
 def host() -> str:
     """Return host and port of the registry, as the Docker Engine reaches it."""
     return f"{daemon.host()}:{os.environ['MOTO_PORT']}"
+
+
+def local(name: str) -> str:
+    """Return an image's name; the account's registry, as AWS names it, is the one here."""
+    return re.sub(f"^{ON_AWS}/", f"{host()}/", name)
 
 
 def token(key: str, region: str) -> tuple[str, float]:

@@ -68,7 +68,9 @@ def _login(cluster, group: str, instance: str) -> dict:
         key, *_ = sts.assume(cluster.groups[group].facts["nodeRole"], "ec2", instance)
         permissions.require(key, "ecr:GetAuthorizationToken", "*")
         password, _ = registry.token(key, cluster.region)
-        answer["auth"][registry.host()] = {"username": "AWS", "password": password}
+        login, host = {"username": "AWS", "password": password}, registry.host()
+        on_aws = f"{ACCOUNT}.dkr.ecr.{cluster.region}.amazonaws.com"
+        answer["auth"] = {host: login, on_aws: login | {"mirror": host}}
     return answer
 
 

@@ -47,6 +47,23 @@ class Backend(IAMBackend):
         _check_trust(policy_document)
         super().update_assume_role_policy(role_name, policy_document)
 
+    def delete_role(self, role_name: str) -> None:
+        """Delete a role, in whose place its id stands in other roles' trust policies."""
+        role = self.get_role(role_name)
+        super().delete_role(role_name)
+        self._forget(role.arn, role.id)
+
+    def delete_user(self, user_name: str) -> None:
+        """Delete a user, in whose place its id stands in roles' trust policies."""
+        user = self.get_user(user_name)
+        super().delete_user(user_name)
+        self._forget(user.arn, user.id)
+
+    def _forget(self, arn: str, identity: str) -> None:
+        for role in self.roles.values():
+            document = role.assume_role_policy_document
+            role.assume_role_policy_document = document.replace(f'"{arn}"', f'"{identity}"')
+
 
 def _check_trust(document: str) -> None:
     policy_validation.IAMTrustPolicyDocumentValidator(document).validate()

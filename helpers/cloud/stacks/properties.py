@@ -10,6 +10,7 @@ import moto
 from botocore.exceptions import ClientError
 
 from helpers.cloud.archives import pack
+from helpers.cloud.services.iam import find
 from helpers.cloud.stacks.api import Caller, Failure
 from helpers.cloud.stacks.resources import Resource, Setting, Type
 
@@ -226,6 +227,11 @@ def function(p: dict) -> dict:
 
 
 # --- The rest
+
+
+def project(p: dict) -> dict:
+    """Return a project, whose role a template may give by its name alone."""
+    return p | {"ServiceRole": find("role", p["ServiceRole"]) or p["ServiceRole"]}
 
 
 def pipeline(p: dict) -> dict:

@@ -157,8 +157,8 @@ TYPES: dict[str, Type] = {
         settings=(each("AccessPolicies", "AssociateAccessPolicy", "DisassociateAccessPolicy",
             dict),)),
     "AWS::CodeBuild::Project": Type("codebuild", "CreateProject", "name", "DeleteProject",
-        name="Name", update="UpdateProject", look="BatchGetProjects names projects[0]",
-        gives="Arn=.arn"),
+        name="Name", parameters=p.project, update="UpdateProject",
+        look="BatchGetProjects names projects[0]", gives="Arn=.arn"),
     "AWS::CodePipeline::Pipeline": p.Pipeline("codepipeline", "CreatePipeline", "name",
         "DeletePipeline", name="Name", parameters=p.pipeline, update="UpdatePipeline",
         look="GetPipeline name pipeline", gives="Version=.version", settings=(

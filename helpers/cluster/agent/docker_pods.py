@@ -102,11 +102,15 @@ class DockerPods(Streams):
             raise ImageError("InvalidImageName", problem.explanation) from None
         pulling()
         name, tag = docker.utils.parse_repository_tag(image)
-        how = {"auth_config": login(), "stream": True, "decode": True}  # not the learner's login
+        given = login()  # not the learner's own
+        mirror, how = given.pop("mirror", ""), {"auth_config": given, "stream": True}
+        source = f"{mirror}/{name.partition('/')[2]}" if mirror else name
         try:
-            for line in self._api.pull(name, tag=tag or "latest", **how):
+            for line in self._api.pull(source, tag=tag or "latest", decode=True, **how):
                 if "error" in line:
                     raise ImageError("ErrImagePull", f"Error response from daemon: {line['error']}")
+            if mirror:
+                self._api.tag(f"{source}:{tag or 'latest'}", name, tag or "latest")
             return self._api.inspect_image(image)["Id"]
         except APIError as problem:
             text = f"rpc error: Error response from daemon: {problem.explanation}"

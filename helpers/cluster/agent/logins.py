@@ -15,6 +15,8 @@ API = "credentialprovider.kubelet.k8s.io/v1"
 def find(worker, image: str) -> dict[str, str]:
     """Return ``username`` and ``password`` for the registry of an image, or nothing.
 
+    And ``mirror``, if the images of that registry are at another one.
+
     Args:
         worker: the pod that needs the image.
         image: its name.
