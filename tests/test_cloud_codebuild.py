@@ -202,7 +202,7 @@ def test_older_and_shorter_forms_are_read():
     assert (found.variables, found.phases["build"].commands) == ({"A": "b"}, ["c"])
     runtimes = "runtime-versions: {python: 3.12, nodejs: 18}, commands: [a]"
     notes = buildspec.parse(f"version: 0.2\nphases: {{install: {{{runtimes}}}}}").notes
-    assert [note.split(" is ")[1] for note in notes] == [
+    assert [note.split(" is ", 1)[1] for note in notes] == [
         "not chosen; the image's is used",
         "not in this image",
     ]

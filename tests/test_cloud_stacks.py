@@ -1048,7 +1048,8 @@ Resources:
       AssumeRolePolicyDocument:
         Version: 2012-10-17
         Statement:
-          - Effect: Allow
+          - Sid: 1
+            Effect: Allow
             Principal: {Service: codepipeline.amazonaws.com}
             Action: [sts:AssumeRole]
       Policies:

@@ -56,6 +56,7 @@ def recorded() -> Iterator[dict]:
 
 
 def _lasting(arn: str) -> str:
-    """Return an ARN without an id that is made up anew each time."""
+    """Return an ARN without an id that is made up anew each time; a log group as policies do."""
+    arn = arn.removesuffix("log-stream:") + "*" if arn.endswith(":log-stream:") else arn
     arn = re.sub(r"^(arn:aws:ec2:[\w-]*:\d+:[\w-]+)/[a-z]+-[0-9a-f]{8,}$", r"\1/*", arn)
     return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "*", arn)

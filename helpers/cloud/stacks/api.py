@@ -96,9 +96,7 @@ def fit(value, shape: Shape, where: str = ""):
             value = {one["Key"]: one["Value"] for one in value}
         return {str(key): fit(one, shape.value, where) for key, one in value.items()}
     if kind == "string":
-        if isinstance(value, (dict, list)):
-            return json.dumps(value)
-        return plain(value)
+        return _document(value) if isinstance(value, (dict, list)) else plain(value)
     if kind in ("integer", "long"):
         return int(value)
     if kind in ("float", "double"):
@@ -108,6 +106,17 @@ def fit(value, shape: Shape, where: str = ""):
     if kind == "blob" and isinstance(value, str):
         return value.encode()
     return value
+
+
+def _document(value: dict | list) -> str:
+    """Return a document in JSON; what names a policy's statement may be a number in a template."""
+    if isinstance(value, dict) and isinstance(value.get("Statement"), list):
+        said = [
+            one | {"Sid": plain(one["Sid"])} if isinstance(one, dict) and "Sid" in one else one
+            for one in value["Statement"]
+        ]
+        value = value | {"Statement": said}
+    return json.dumps(value)
 
 
 def explain(problem: Exception) -> str:
