@@ -175,7 +175,7 @@ def prepare(options: argparse.Namespace) -> int:
     address = machine.docker_socket()
     if address and machine.registry({"DOCKER_HOST": address}).works:
         containers.engine()
-        for name in images.SMALL:
+        for name in images.STAND_INS:
             containers.image(name)
     else:
         for name in images.STAND_INS:

@@ -142,7 +142,7 @@ def _apt(program: str, *arguments: str, cwd: Path | None = None) -> str:
     if not shutil.which(program):
         raise PackageError(
             "Virtual machines are made from Debian packages, and this machine has no apt-get: "
-            "copy the cache of a machine that has (README, 'Without Debian')."
+            "copy the cache of a machine that has (README, 'Other systems')."
         )
     options = _options()
     if not list((machine.cache() / "apt/lists").glob("*Packages*")):
