@@ -1134,7 +1134,8 @@ def cluster(name):
     subnets = {one["AvailabilityZone"]: one["SubnetId"] for one in subnets}
     place = {"subnetIds": list(subnets.values())[:2]}
     roles = {service: make_role(f"{name}-{service}", service) for service in ("eks", "ec2")}
-    eks.create_cluster(name=name, roleArn=roles["eks"], resourcesVpcConfig=place)
+    asked = {"name": name, "roleArn": roles["eks"], "resourcesVpcConfig": place}
+    eks.create_cluster(**asked, accessConfig={"authenticationMode": "API"})
     eks.get_waiter("cluster_active").wait(name=name)
     group = {"clusterName": name, "nodegroupName": "n", "subnets": place["subnetIds"]}
     size = {"minSize": 1, "maxSize": 1, "desiredSize": 1}

@@ -62,7 +62,9 @@ def roles(aws):
 @pytest.fixture(scope="module")
 def asked(roles, subnets):
     """What create-cluster needs, but for the name."""
-    return {"roleArn": roles["eks"], "resourcesVpcConfig": {"subnetIds": subnets[:2]}}
+    both = {"authenticationMode": "API_AND_CONFIG_MAP"}
+    place = {"subnetIds": subnets[:2]}
+    return {"roleArn": roles["eks"], "resourcesVpcConfig": place, "accessConfig": both}
 
 
 @pytest.fixture(scope="module")
@@ -576,7 +578,6 @@ Resources:
     Properties:
       Name: stacked
       RoleArn: ROLES/eks
-      AccessConfig: {AuthenticationMode: CONFIG_MAP}
       ResourcesVpcConfig: {SubnetIds: !Ref Subnets}
       Tags: [{Key: team, Value: a}]
   Nodes:

@@ -26,7 +26,7 @@ from helpers.cluster import programs
 
 MEMORY_MB = 700  # that a control plane needs
 MODES = ["CONFIG_MAP", "API_AND_CONFIG_MAP", "API"]  # one changes to the next, never back
-DEFAULT_MODE = "API_AND_CONFIG_MAP"
+DEFAULT_MODE = "CONFIG_MAP"
 NAME = "^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$"
 LOGS = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
 
