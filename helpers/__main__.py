@@ -173,13 +173,12 @@ def prepare(options: argparse.Namespace) -> int:
     bench.binary()
     registries.program()
     address = machine.docker_socket()
+    get = images.archive
     if address and machine.registry({"DOCKER_HOST": address}).works:
         containers.engine()
-        for name in images.STAND_INS:
-            containers.image(name)
-    else:
-        for name in images.STAND_INS:
-            images.archive(name)
+        get = containers.image
+    for name in images.STAND_INS:
+        get(name)
     build_image.archive()
     if options.engine or not address:
         containers.snapshot()

@@ -19,7 +19,6 @@ import shlex
 import sys
 import threading
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 from moto.ec2.models import instances
@@ -181,7 +180,7 @@ class Instance(instances.Instance):
             ledger.record("files", f"root file system of {self.id}", path=str(self.disk))
             with open(self.disk, "wb") as file:
                 file.truncate(DISK_MB << 20)
-        port = urlsplit(os.environ["AWS_ENDPOINT_URL"]).port
+        port = os.environ["MOTO_PORT"]
         self.vm = vm.boot(
             self.image,
             name=self.id,
@@ -190,7 +189,7 @@ class Instance(instances.Instance):
             ports=(),
             files=self._files(),
             command=START.format(keys=KEYS, port=port, run=self._first_command()),
-            guest_command=shlex.join([sys.executable, "-IS", relay.__file__, str(port)]),
+            guest_command=shlex.join([sys.executable, "-IS", relay.__file__, port]),
             disk=self.disk,
             address=self.public_ip or vm.Settings.address,
             reboots=True,
