@@ -35,10 +35,11 @@ HATCHES = {
 CYCLE = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000"]
 
 
-def begin(*parts: str) -> None:
+def begin(number: int, *parts: str) -> None:
     """Begin a lesson: show what is real here, and let a failing command fail its cell.
 
     Args:
+        number: the notebook's number.
         parts: the rows of the doctor's table to show (``virtual machines``, ``containers``, …);
             all of them if none is named.
     """
@@ -56,7 +57,7 @@ def begin(*parts: str) -> None:
     display(table)
 
 
-def check(title: str) -> Callable[[Callable[[], Iterator[tuple[bool, str]]]], None]:
+def check(title: str, why: str = "") -> Callable[[Callable[[], Iterator[tuple[bool, str]]]], None]:
     """Check an exercise: a decorator for a generator that yields (is it so, hint if not) pairs.
 
     The pairs are looked at in order, and the first that does not hold gives the hint. Whatever
@@ -64,10 +65,11 @@ def check(title: str) -> Callable[[Callable[[], Iterator[tuple[bool, str]]]], No
 
     Args:
         title: what is checked, as a statement ("The machine has two processors").
+        why: a sentence that a pass adds: why it is so, or what it is good for.
 
     Example::
 
-        @lesson.check("The machine has two processors")
+        @lesson.check("The machine has two processors", "QEMU runs one thread for each.")
         def _():
             yield "twin" in globals(), "Boot a machine and call it `twin`."
             yield twin.settings.cpus == 2, "Pass `cpus=2` to `vm.boot`."
@@ -80,18 +82,18 @@ def check(title: str) -> Callable[[Callable[[], Iterator[tuple[bool, str]]]], No
             hint = f"{problem}: do the step that makes it, and check again."
         except Exception as problem:
             hint = f"The check stumbled over your answer ({type(problem).__name__}: {problem})."
-        _show(title, hint)
+        _show(title, passed=hint is None, more=why if hint is None else hint)
 
     return decide
 
 
-def _show(title: str, hint: str | None) -> None:
+def _show(title: str, passed: bool, more: str) -> None:
     from IPython.display import display
 
-    passed = hint is None
-    text = f"pass: {title}" if passed else f"not yet: {title}. {hint}"
+    sentence = f"{title}. {more}" if more else title
+    text = f"pass: {sentence}" if passed else f"not yet: {sentence}"
     mark, colour = ("✓ pass", COLOURS["namespaces"]) if passed else ("○ not yet", COLOURS["tcg"])
-    words = html.escape(title if passed else f"{title}. {hint}")
+    words = html.escape(sentence)
     box = f"border-left: 4px solid {colour}; padding: 0.3em 0.8em"
     markup = f'<div role="status" style="{box}"><b>{mark}</b> – {words}</div>'
     display({"text/plain": text, "text/html": markup}, raw=True)

@@ -28,6 +28,14 @@ def test_a_check_passes_when_all_holds(shown):
     assert shown[0][0]["text/plain"] == "pass: All is well"
 
 
+def test_a_pass_explains_why(shown):
+    @lesson.check("All is well", "Nothing was asked.")
+    def _():
+        yield True, "never seen"
+
+    assert shown[0][0]["text/plain"] == "pass: All is well. Nothing was asked."
+
+
 def test_a_check_gives_the_first_hint_that_fits(shown):
     @lesson.check("Two steps")
     def _():
