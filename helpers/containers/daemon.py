@@ -42,6 +42,7 @@ def prefix() -> str:
     return label().replace("=", "-")
 
 
+@ledger.for_all()
 def engine() -> Engine:
     """Make sure that a Docker Engine answers, point this process at it and return it.
 

@@ -1,0 +1,105 @@
+"""Questions on a lesson: ``data/quizzes``, shown by jupyterquiz."""
+
+from __future__ import annotations
+
+import html
+import json
+import random
+import re
+from pathlib import Path
+
+from helpers.lesson import pages
+from helpers.lesson.places import here
+
+QUIZZES = Path(__file__).parents[2] / "data/quizzes"
+COLOURS = {  # white text on them has a contrast of 5 to 1 or more
+    "--jq-multiple-choice-bg": "#0072B2",
+    "--jq-many-choice-bg": "#8A3A00",
+    "--jq-numeric-bg": "#005F45",
+    "--jq-correct-color": "#007313",
+}
+JAVASCRIPT = "application/javascript"
+# What jupyterquiz lacks: answers can be chosen by keyboard, and what it says is read aloud.
+KEYBOARD = """
+(function ready() {
+  const box = document.getElementById("%s");
+  if (!box || !box.querySelector(".Quiz")) { setTimeout(ready, 100); return; }
+  box.querySelector(".asked")?.remove();
+  box.dataset.lmSuppressShortcuts = "true";
+  box.querySelectorAll(".Feedback").forEach(said => { said.setAttribute("role", "status"); });
+  box.querySelectorAll(".MCButton").forEach(answer => {
+    answer.querySelector("input")?.remove();
+    answer.tabIndex = 0;
+    answer.setAttribute("role", "button");
+    answer.addEventListener("keydown", event => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      event.target.click();
+    });
+  });
+})();
+"""
+
+
+def quiz() -> None:
+    """Show the questions of this notebook, to be answered by a click or by the keyboard.
+
+    Where no scripts run (a page that is only read, a notebook that is not trusted yet), the
+    questions stand there as text, with their answers folded away.
+
+    Raises:
+        FileNotFoundError: there are no questions for this notebook.
+    """
+    from IPython.display import display
+    from IPython.utils.capture import capture_output
+    from jupyterquiz import display_quiz
+
+    questions = read(QUIZZES / f"{pages.path(here.number).stem}.json")
+    before = random.getstate()
+    random.seed(here.number)  # the package makes up a name for its part of the page
+    with capture_output() as shown:
+        display_quiz(questions, shuffle_answers=False, colors=COLOURS)
+    random.setstate(before)
+    part, script = shown.outputs[0].data["text/html"], shown.outputs[1].data[JAVASCRIPT]
+    opening, style = part.split("<style>")
+    name = re.search('id="(.+?)"', opening).group(1)
+    asked = f'<div class="asked">{as_text(questions, markup=True)}</div></div>'
+    script = f"<script>{script}{KEYBOARD % name}</script>"
+    text, markup = as_text(questions), f"{opening}{asked}<style>{style}{script}"
+    display({"text/plain": text, "text/html": markup}, raw=True)
+
+
+def read(path: Path) -> list[dict]:
+    """Read questions; `code` in backquotes becomes HTML's, and dollars do not begin formulas."""
+    text = path.read_text()
+
+    def code(match: re.Match) -> str:
+        return f"<code>{html.escape(match.group(1), quote=False)}</code>"
+
+    return json.loads(re.sub(r"`([^`\n]+)`", code, text).replace("$", "&#36;"))
+
+
+def as_text(questions: list[dict], markup: bool = False) -> str:
+    """Return questions, their answers and which of these are right, as plain text or HTML."""
+    lines = []
+    for number, one in enumerate(questions, 1):
+        answers = [
+            str(each.get("answer", each.get("value", each.get("range")))) for each in one["answers"]
+        ]
+        right = [
+            f"{text}: {each.get('feedback', '')}".rstrip(": ")
+            for text, each in zip(answers, one["answers"], strict=True)
+            if each.get("correct")
+        ]
+        options = "" if one["type"] == "numeric" else answers
+        if markup:
+            listed = "".join(f"<li>{text}</li>" for text in options)
+            lines.append(
+                f"<p>{number}. {one['question']}</p><ul>{listed}</ul><details>"
+                f"<summary>Answer</summary>{'<br>'.join(right)}</details>"
+            )
+        else:
+            lines += [f"{number}. {one['question']}", *(f"   - {text}" for text in options)]
+            lines += [f"   Answer: {text}" for text in right]
+    text = "\n".join(lines)
+    return text if markup else html.unescape(re.sub(r"</?[a-z]+>", "", text))
