@@ -40,11 +40,12 @@ class Run:
             self.client.execute_cell(self.notebook.cells[index], index)
 
     def line(self, source):
-        """Run a line that is not in the notebook, and return what it prints."""
+        """Run a line that is not in the notebook, and return what it shows as text."""
         cell = nbformat.v4.new_code_cell(source)
         self.notebook.cells.append(cell)
         self.client.execute_cell(cell, len(self.notebook.cells) - 1)
-        return "".join(output.get("text", "") for output in cell.outputs)
+        shown = (one.get("text") or one.get("data", {}).get("text/plain") for one in cell.outputs)
+        return "".join(filter(None, shown))
 
     def kill(self):
         """Let the kernel die as if its machine's memory had run out."""

@@ -51,7 +51,7 @@ def notes(number: int) -> Iterator[dict]:
 
 def progress() -> None:
     """Show how far you are: for each notebook the exercises that you have passed, and when."""
-    from IPython.display import Markdown, display
+    from IPython.display import display
 
     rows = ["| notebook | exercises done | last |", "|---|---|---|"]
     for path in sorted(pages.NOTEBOOKS.glob("[0-9][0-9]-*.ipynb")):
@@ -62,4 +62,5 @@ def progress() -> None:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last)) if last else "–"
         count = f"{done} of {len(page.exercises)}" if page.exercises else "–"
         rows.append(f"| [{path.name[:2]} {page.title}]({path.name}) | {count} | {when} |")
-    display(Markdown("\n".join(rows)))
+    table = "\n".join(rows)
+    display({"text/markdown": table, "text/plain": table}, raw=True)

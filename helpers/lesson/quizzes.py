@@ -83,23 +83,19 @@ def as_text(questions: list[dict], markup: bool = False) -> str:
     """Return questions, their answers and which of these are right, as plain text or HTML."""
     lines = []
     for number, one in enumerate(questions, 1):
-        answers = [
-            str(each.get("answer", each.get("value", each.get("range")))) for each in one["answers"]
-        ]
-        right = [
-            f"{text}: {each.get('feedback', '')}".rstrip(": ")
-            for text, each in zip(answers, one["answers"], strict=True)
-            if each.get("correct")
-        ]
-        options = "" if one["type"] == "numeric" else answers
+        answers = {_answer(each): each for each in one["answers"]}
+        right = [f"{a} – {of.get('feedback', '')}" for a, of in answers.items() if of["correct"]]
+        offered = [] if one["type"] == "numeric" else answers
         if markup:
-            listed = "".join(f"<li>{text}</li>" for text in options)
-            lines.append(
-                f"<p>{number}. {one['question']}</p><ul>{listed}</ul><details>"
-                f"<summary>Answer</summary>{'<br>'.join(right)}</details>"
-            )
+            offered = "".join(f"<li>{answer}</li>" for answer in offered)
+            lines.append(f"<p>{number}. {one['question']}</p><ul>{offered}</ul>")
+            lines.append(f"<details><summary>Answer</summary>{'<br>'.join(right)}</details>")
         else:
-            lines += [f"{number}. {one['question']}", *(f"   - {text}" for text in options)]
-            lines += [f"   Answer: {text}" for text in right]
+            lines += [f"{number}. {one['question']}", *(f"   - {answer}" for answer in offered)]
+            lines += [f"   Answer: {answer}" for answer in right]
     text = "\n".join(lines)
     return text if markup else html.unescape(re.sub(r"</?[a-z]+>", "", text))
+
+
+def _answer(one: dict) -> str:
+    return str(one.get("answer", one.get("value", one.get("range", "otherwise"))))
