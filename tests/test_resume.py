@@ -1,9 +1,11 @@
 """A lesson whose kernel dies loses nothing: what it left is stopped, and one cell leads back."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import nbclient
 import nbformat
@@ -122,12 +124,24 @@ def test_a_pass_is_noted_and_stays(made):
         run.cells([0])
         run.line(f"answer = 42\n{CHECK}\nanswer = ...\n{CHECK}")
         shown = run.line("lesson.progress()")
-        assert "| [00 Check your machine](00-check-your-machine.ipynb) | 0 of 1 | 2" in shown
-        assert (
-            "| [01 Boot a virtual machine](01-boot-a-virtual-machine.ipynb) | 0 of 4 | – |" in shown
-        )
+        assert "| [00 A small page](00-check-your-machine.ipynb) | 1 of 1 | 2" in shown
+        assert "(01-boot-a-virtual-machine.ipynb) | 0 of 4 | – |" in shown
     with notes(0) as known:
         assert [*known["passed"]] == ["You know it"]
+
+
+def test_questions_are_shown_to_all_readers(made, tmp_path):
+    course = Path(__file__).parents[1] / "notebooks/00-check-your-machine.ipynb"
+    with kernel(course, made[1] | {"JPY_SESSION_NAME": ""}) as run:
+        run.cells([0])
+        assert "1. Your table says tcg beside" in run.line("import random\nlesson.quiz()")
+        (output,) = run.notebook.cells[-1].outputs
+        assert len(json.dumps(output)) < 60_000
+        page = output.data["text/html"]
+        assert page.index("<summary>Answer") < page.index("<script>")
+        assert "appendChild(script)" not in page, "it would load a script from another machine"
+        run.line("lesson.quiz()")
+        assert run.notebook.cells[-1].outputs[0].data == output.data, "it is the same each time"
 
 
 def test_two_kernels_write_notes_at_once(home):

@@ -18,6 +18,7 @@ COLOURS = {  # white text on them has a contrast of 5 to 1 or more
     "--jq-numeric-bg": "#005F45",
     "--jq-correct-color": "#007313",
 }
+FETCH = "document.head.appendChild(script);"  # what would load MathJax from another machine
 JAVASCRIPT = "application/javascript"
 # What jupyterquiz lacks: answers can be chosen by keyboard, and what it says is read aloud.
 KEYBOARD = """
@@ -64,7 +65,8 @@ def quiz() -> None:
     opening, style = part.split("<style>")
     name = re.search('id="(.+?)"', opening).group(1)
     asked = f'<div class="asked">{as_text(questions, markup=True)}</div></div>'
-    script = f"<script>{script}{KEYBOARD % name}</script>"
+    script = f"<script>{script.replace(FETCH, '')}{KEYBOARD % name}</script>"
+    style += f"<style>#{name} .MCButton code {{ background: none; color: inherit }}</style>"
     text, markup = as_text(questions), f"{opening}{asked}<style>{style}{script}"
     display({"text/plain": text, "text/html": markup}, raw=True)
 
@@ -84,7 +86,9 @@ def as_text(questions: list[dict], markup: bool = False) -> str:
     lines = []
     for number, one in enumerate(questions, 1):
         answers = {_answer(each): each for each in one["answers"]}
-        right = [f"{a} – {of.get('feedback', '')}" for a, of in answers.items() if of["correct"]]
+        right = [
+            f"{a} – {of.get('feedback', '')}" for a, of in answers.items() if of.get("correct")
+        ]
         offered = [] if one["type"] == "numeric" else answers
         if markup:
             offered = "".join(f"<li>{answer}</li>" for answer in offered)
