@@ -30,8 +30,8 @@ def notes(number: int) -> Iterator[dict]:
     """Give a notebook's notes to read or change; at the end of the block they are written.
 
     ``passed`` has the exercises and when they were passed first, ``kernels`` the kernels that are
-    in the middle and their last cell, ``left`` the cell where one has died, ``seconds`` what each
-    cell took, and ``last`` when one ran.
+    in the middle and their last cell (number and id), ``left`` the furthest where one has died,
+    ``seconds`` what each cell took, and ``last`` when one ran.
     """
     path = folder() / f"{number:02}.json"
     with open(folder() / "lock", "w") as lock:
@@ -41,7 +41,7 @@ def notes(number: int) -> Iterator[dict]:
         except (OSError, ValueError):
             known = {}
         before = json.dumps(known)
-        known = {"passed": {}, "kernels": {}, "left": "", "seconds": {}, "last": 0} | known
+        known = {"passed": {}, "kernels": {}, "left": [0, ""], "seconds": {}, "last": 0} | known
         yield known
         if json.dumps(known) != before:
             draft = path.with_suffix(".draft")

@@ -44,9 +44,9 @@ def _go_on(number: int, stopped: list[str]) -> None:
         more = f" and {len(stopped) - 4} more" if len(stopped) > 4 else ""
         print(f"An interrupted lesson had left and now is stopped: {', '.join(stopped[:4])}{more}.")
     with notes(number) as known:
-        left = known["left"]
+        left = known["left"][1]
     page = pages.page(number)
-    cell = page.cell(left) if left else None
+    cell = page.cell(left)
     if not cell or any("lesson.begin(" in one.source for one in page.cells[cell.number - 1 :]):
         return
     print(

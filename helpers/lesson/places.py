@@ -25,6 +25,7 @@ class Here:
 
 
 here = Here()
+NOWHERE = [0, ""]
 
 
 def enter(number: int, shell) -> list[str]:
@@ -47,7 +48,7 @@ def enter(number: int, shell) -> list[str]:
         here.started = time.monotonic()
     here.number = number
     with notes(number) as known:
-        known["kernels"].setdefault(me, "")
+        known["kernels"].setdefault(me, NOWHERE)
     return stopped
 
 
@@ -57,10 +58,10 @@ def ran(cell: pages.Cell, seconds: float) -> None:
     me = os.environ[ledger.KERNEL]
     with notes(here.number) as known:
         known["seconds"][cell.id], known["last"] = round(seconds, 2), time.time()
-        known["kernels"][me] = cell.id
+        known["kernels"][me] = [cell.number, cell.id]
         if cell == pages.page(here.number).cells[-1]:
             del known["kernels"][me]
-            known["left"] = ""
+            known["left"] = NOWHERE
 
 
 def _before(info) -> None:
@@ -77,7 +78,7 @@ def _after(result) -> None:
             ran(cell, time.monotonic() - here.started)
 
 
-def _dead() -> Iterator[tuple[int, dict[str, str], bool]]:
+def _dead() -> Iterator[tuple[int, dict[str, list], bool]]:
     """Yield the number of each interrupted lesson, its dead kernels, and whether others live."""
     for number in numbers():
         with notes(number) as known:
@@ -102,10 +103,8 @@ def _sweep() -> list[str]:
         for label in labels:
             ledger.remove_labelled(engine, label)
     for number, dead, _ in interrupted:
-        order = [""] + [cell.id for cell in pages.page(number).cells]
         with notes(number) as known:
-            left = {known["left"], *dead.values()} & {*order}
-            known["left"] = max(left, key=order.index, default="")
+            known["left"] = max(known["left"], *dead.values())
             for who in dead:
                 known["kernels"].pop(who, None)
     return stopped

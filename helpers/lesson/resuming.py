@@ -34,7 +34,7 @@ def resume(section: str | None = None) -> None:
         raise ResumeError("Run the page's first cells, up to `lesson.begin`, and then this one.")
     page = pages.page(here.number)
     with notes(here.number) as known:
-        left, seconds = page.cell(known["left"]), known["seconds"]
+        left, seconds = page.cell(known["left"][1]), known["seconds"]
     if section is None and left:
         end, title = left.number, left.section
     else:
@@ -52,7 +52,7 @@ def resume(section: str | None = None) -> None:
         _run(get_ipython(), cell)
     if section is None:
         with notes(here.number) as known:
-            known["left"] = ""
+            known["left"] = places.NOWHERE
     _bar(len(cells), len(cells), 0)
     print(f"\nYou are in “{title}” ({time.monotonic() - begin:.1f} s).", end=" ")
     last = f"the cell that begins with: {page.cells[end - 1].source.splitlines()[0]}"
