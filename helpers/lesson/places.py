@@ -99,7 +99,7 @@ def _sweep() -> list[str]:
     gone = {who for _, dead, _ in interrupted for who in dead}
     stopped, labels = _stop(gone)
     labels |= {f"page={number:02}" for number, _, others in interrupted if not others}
-    for engine in ledger.entries("engine"):
+    for engine in [entry for entry in ledger.entries() if "label" in entry.facts]:
         for label in labels:
             ledger.remove_labelled(engine, label)
     for number, dead, _ in interrupted:
