@@ -136,7 +136,7 @@ def test_questions_are_shown_to_all_readers(made, tmp_path):
         run.cells([0])
         assert "1. Your table says tcg beside" in run.line("import random\nlesson.quiz()")
         (output,) = run.notebook.cells[-1].outputs
-        assert len(json.dumps(output)) < 60_000
+        assert len(json.dumps(output)) < 45_000
         page = output.data["text/html"]
         assert page.index("<summary>Answer") < page.index("<script>")
         assert "appendChild(script)" not in page, "it would load a script from another machine"

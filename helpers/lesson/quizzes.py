@@ -65,10 +65,11 @@ def quiz() -> None:
     opening, style = part.split("<style>")
     name = re.search('id="(.+?)"', opening).group(1)
     asked = f'<div class="asked">{as_text(questions, markup=True)}</div></div>'
-    script = f"<script>{script.replace(FETCH, '')}{KEYBOARD % name}</script>"
+    lines = [line.strip() for line in (script.replace(FETCH, "") + KEYBOARD % name).splitlines()]
+    script = "\n".join(line for line in lines if line and not line.startswith("//"))
     style += f"<style>#{name} .MCButton code {{ background: none; color: inherit }}</style>"
-    text, markup = as_text(questions), f"{opening}{asked}<style>{style}{script}"
-    display({"text/plain": text, "text/html": markup}, raw=True)
+    markup = f"{opening}{asked}<style>{style}<script>{script}</script>"
+    display({"text/plain": as_text(questions), "text/html": markup}, raw=True)
 
 
 def read(path: Path) -> list[dict]:
