@@ -59,7 +59,7 @@ def test_resume_leads_back_to_where_the_kernel_died(made):
     assert running(made[1]) == ["a sleeper"]
     with kernel(*made) as run:
         said = run.line(run.notebook.cells[run.code[0]].source)
-        assert "now is stopped: a sleeper." in said
+        assert "lesson has left: a sleeper." in said
         assert "left in “Go deeper”, after code cell 6 of 7" in said
         said = run.line("lesson.resume()")
         assert re.search(r"5 of 5 cells\s+You are in “Go deeper” \(\d", said.replace("\r", "\n"))
@@ -112,10 +112,10 @@ def test_what_others_use_stays(made):
         one.kill()
         with kernel(*made) as three:
             said = three.line(begin)
-            assert "stopped: mine." in said
+            assert "has left: mine." in said
             assert running(made[1]) == ["from a terminal", "shared"]
             two.kill()
-            assert "stopped: shared." in three.line(begin)
+            assert "has left: shared." in three.line(begin)
             assert running(made[1]) == ["from a terminal"]
 
 

@@ -30,7 +30,8 @@ def begin(number: int, *parts: str) -> None:
     if shell := get_ipython():
         shell.system_raise_on_error = True  # a failing `!command` raises (IPython 9)
         style()
-        _go_on(number, enter(number, shell))
+        enter(number, shell)
+        _go_on(number)
     pd.set_option("display.max_colwidth", 120)
     rows = [part for part in machine.survey() if not parts or part.part in parts]
     table = pd.DataFrame([(p.part, p.rung, p.real) for p in rows], columns=["part", "rung", "real"])
@@ -38,11 +39,8 @@ def begin(number: int, *parts: str) -> None:
     display(table)
 
 
-def _go_on(number: int, stopped: list[str]) -> None:
-    """Say what has been stopped, what may be left elsewhere, and how to go on."""
-    if stopped:
-        more = f" and {len(stopped) - 4} more" if len(stopped) > 4 else ""
-        print(f"An interrupted lesson had left and now is stopped: {', '.join(stopped[:4])}{more}.")
+def _go_on(number: int) -> None:
+    """If the lesson was interrupted, say where, how to go on, and what may be left elsewhere."""
     with notes(number) as known:
         left = known["left"][1]
     page = pages.page(number)

@@ -28,20 +28,17 @@ here = Here()
 NOWHERE = [0, ""]
 
 
-def enter(number: int, shell) -> list[str]:
-    """Begin a lesson in this kernel; clear away what dead kernels have left.
+def enter(number: int, shell) -> None:
+    """Begin a lesson in this kernel; stop what dead kernels have left, and say so.
 
     Args:
         number: the notebook's.
         shell: IPython's, whose cells are followed from now on.
-
-    Returns:
-        The names of what has been stopped.
     """
     me = os.environ[ledger.KERNEL] = ledger.identity(os.getpid())
     with open(folder() / "sweep.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        stopped = _sweep()
+        _sweep()
     if here.number is None:
         shell.events.register("pre_run_cell", _before)
         shell.events.register("post_run_cell", _after)
@@ -49,7 +46,6 @@ def enter(number: int, shell) -> list[str]:
     here.number = number
     with notes(number) as known:
         known["kernels"].setdefault(me, NOWHERE)
-    return stopped
 
 
 def ran(cell: pages.Cell, seconds: float) -> None:
@@ -91,13 +87,12 @@ def _lives(who: str) -> bool:
     return ledger.identity(int(who.split("-")[0])) == who
 
 
-def _sweep() -> list[str]:
+def _sweep() -> None:
     """Stop what only interrupted lessons have used, and note where they were left."""
     interrupted = list(_dead())
     if not interrupted:
-        return []
-    gone = {who for _, dead, _ in interrupted for who in dead}
-    stopped, labels = _stop(gone)
+        return
+    labels = _stop({who for _, dead, _ in interrupted for who in dead})
     labels |= {f"page={number:02}" for number, _, others in interrupted if not others}
     for engine in [entry for entry in ledger.entries() if "label" in entry.facts]:
         for label in labels:
@@ -107,16 +102,13 @@ def _sweep() -> list[str]:
             known["left"] = max(known["left"], *dead.values())
             for who in dead:
                 known["kernels"].pop(who, None)
-    return stopped
 
 
-def _stop(gone: set[str]) -> tuple[list[str], set[str]]:
+def _stop(gone: set[str]) -> set[str]:
     """Stop what was used by kernels that have gone, and by no living one.
 
     A thing goes with the process that has recorded it, and the parts of a cluster go together.
-
-    Returns:
-        The names of what ran, and the labels of what clusters have left in an Engine.
+    Return the labels of what clusters have left in an Engine.
     """
     entries = ledger.entries()
     known = {entry.id: entry for entry in entries}
@@ -139,7 +131,9 @@ def _stop(gone: set[str]) -> tuple[list[str], set[str]]:
         and not any(_lives(who) for who in users)
     ]
     names = [one.name for one in reversed(swept) if one.kind != "files" and one.alive()]
+    if names:
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        print(f"Stopping what an interrupted lesson has left: {', '.join(names[:4])}{more}.")
     for one in swept:
         ledger.stop(one)
-    clusters = {one.facts["cluster"] for one in swept if "cluster" in one.facts}
-    return names, {f"lab.cluster={name}" for name in clusters}
+    return {f"lab.cluster={one.facts['cluster']}" for one in swept if "cluster" in one.facts}
