@@ -36,6 +36,7 @@ FRAME = ("00", "99")  # the notebooks before and after the lessons
 PRIVATE = {
     "a path of one machine": r"(?<![\w.~])/(?:root|home|Users|work|tmp|var/folders)/\w",
     "a token": r"token=\w{16,}|\beyJ[\w-]{20,}\.|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|PRIVATE KEY",
+    "traces of an execution that was interrupted": r"an interrupted lesson has left|was left in “",
 }
 
 
