@@ -86,7 +86,7 @@ def test_resume_leads_to_a_section_and_names_them(made):
 def test_resume_stops_at_a_cell_that_fails_and_names_it(made):
     path, environment = made
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells[9].source = "deep = undefined"
+    notebook.cells[9].source = "!echo said before >&2\ndeep = undefined"
     nbformat.write(notebook, path)
     with kernel(path, environment) as run:
         run.cells([0])
@@ -96,7 +96,8 @@ def test_resume_stops_at_a_cell_that_fails_and_names_it(made):
             nbformat.write(run.notebook, path)
             run.line("lesson.resume('End')")
         said = str(failed.value)
-        assert "Code cell 6 failed, in “Go deeper”: deep = undefined" in said
+        assert "Code cell 6 failed, in “Go deeper”: !echo said before" in said
+        assert "\nsaid before" in said, "what the cell had put out is shown"
         assert "name 'undefined' is not defined" in said
         run.line("deep = 1")
 

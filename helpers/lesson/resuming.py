@@ -60,11 +60,11 @@ def resume(section: str | None = None) -> None:
 
 
 def _run(shell, cell: pages.Cell) -> None:
-    """Run a cell and keep what it puts out to ourselves."""
+    """Run a cell; what it puts out is shown only if it fails and may not."""
     from IPython.utils.capture import capture_output
 
     begin = time.monotonic()
-    with capture_output():
+    with capture_output() as put_out:
         try:
             code = shell.transform_cell(cell.source)
             name = shell.compile.cache(code, shell.execution_count, raw_code=cell.source)
@@ -75,6 +75,7 @@ def _run(shell, cell: pages.Cell) -> None:
             failed = None
     if failed and not MAY_FAIL & {*cell.tags}:
         print()
+        put_out.show()
         raise ResumeError(
             f"Code cell {cell.number} failed, in “{cell.section}”: {cell.source.splitlines()[0]}"
         ) from failed
