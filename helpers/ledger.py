@@ -17,12 +17,17 @@ import shutil
 import subprocess
 import time
 import uuid
+import zlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
 
 MARK = "LAB_LEDGER_ID"
+KERNEL = "LAB_KERNEL"  # which kernel has begun a lesson (see ``identity``)
+_FOR_ALL: ContextVar[bool] = ContextVar("for all", default=False)
 
 
 def home() -> Path:
@@ -47,6 +52,8 @@ class Entry:
         facts: what is needed to stop it and worth showing (ports, paths, labels).
         pid: number of the process, once it runs (for the reader; it is not used to find it).
         parent: id of the entry whose process has recorded this one, if one has.
+        users: the kernels whose lessons use it. If empty, a terminal has asked for it, or it is
+            for all lessons: then the end of no kernel is a reason to stop it.
     """
 
     id: str
@@ -56,6 +63,7 @@ class Entry:
     facts: dict = field(default_factory=dict)
     pid: int | None = None
     parent: str | None = None
+    users: list[str] = field(default_factory=list)
 
     @property
     def path(self) -> Path:
@@ -96,7 +104,40 @@ def record(kind: str, name: str, **facts) -> Entry:
     """
     now = time.time()
     one = f"{now:017.6f}-{uuid.uuid4().hex[:8]}"
-    return Entry(one, kind, name, now, facts, parent=os.environ.get(MARK)).save()
+    kernel = os.environ.get(KERNEL)
+    users = [kernel] if kernel and not _FOR_ALL.get() else []
+    return Entry(one, kind, name, now, facts, parent=os.environ.get(MARK), users=users).save()
+
+
+@contextlib.contextmanager
+def for_all() -> Iterator[None]:
+    """Record what is recorded in the block for all lessons, and not for the one that asks."""
+    before = _FOR_ALL.set(True)
+    try:
+        yield
+    finally:
+        _FOR_ALL.reset(before)
+
+
+def use(*found: Entry) -> None:
+    """Write down that this kernel's lesson uses what runs already, or that a terminal does."""
+    kernel = os.environ.get(KERNEL)
+    for entry in found:
+        users = sorted({*entry.users, kernel}) if kernel else []
+        if entry.users and users != entry.users:
+            entry.users = users
+            entry.save()
+
+
+def identity(pid: int) -> str:
+    """Name a kernel's process so that no later one has the same name; empty if there is none.
+
+    Its command line names a file of its own. (The time of its start moves with the clock.)
+    """
+    with contextlib.suppress(psutil.Error):
+        if words := psutil.Process(pid).cmdline():
+            return f"{pid}-{zlib.crc32(' '.join(words).encode()):08x}"
+    return ""
 
 
 def spawn(
@@ -167,7 +208,7 @@ def stop(entry: Entry, patience: float | None = None) -> bool:
     elif entry.kind == "command":
         _says(entry.facts["stop"])
     else:
-        _remove_labelled(entry)
+        remove_labelled(entry)
     if entry.alive():
         return False
     entry.forget()
@@ -238,15 +279,17 @@ _LISTINGS = {
 }
 
 
-def _labelled(entry: Entry) -> list[tuple[str, str]] | None:
+def _labelled(entry: Entry, more: str = "") -> list[tuple[str, str]] | None:
     """List (kind, id) of all that carries our label in the Engine; None if it does not answer."""
-    found = []
+    found, labels = [], filter(None, [entry.facts["label"], more])
+    chosen = [word for label in labels for word in ("--filter", f"label={label}")]
     for kind, listing in _LISTINGS.items():
-        answer = _docker(entry, *listing, "--filter", f"label={entry.facts['label']}")
+        answer = _docker(entry, *listing, *chosen)
         if answer is None:
             return None
         ids = list(dict.fromkeys(answer.split()))
-        found += _ours(entry, ids) if kind == "image" else [(kind, one) for one in ids]
+        ours = kind == "image" and not more
+        found += _ours(entry, ids) if ours else [(kind, one) for one in ids]
     return found
 
 
@@ -273,8 +316,14 @@ def _ours(entry: Entry, labelled: list[str]) -> list[tuple[str, str]]:
     return [("image", one) for one in found]
 
 
-def _remove_labelled(entry: Entry) -> None:
-    for kind, one in _labelled(entry) or []:
+def remove_labelled(entry: Entry, more: str = "") -> None:
+    """Remove all that carries our label in an Engine, or what carries one more label too.
+
+    Args:
+        entry: the Engine's.
+        more: the other label (``page=04``).
+    """
+    for kind, one in _labelled(entry, more) or []:
         options = {"container": ["-f", "-v"], "image": ["-f"]}.get(kind, [])
         _docker(entry, kind, "rm", *options, one)
 

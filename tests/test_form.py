@@ -6,6 +6,7 @@ import json
 import re
 import socket
 
+import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from reading import (
     PATHS,
@@ -20,6 +21,9 @@ from reading import (
     where,
 )
 
+from helpers.lesson import pages, quizzes
+
+QUIZZES = sorted(quizzes.QUIZZES.glob("*"))
 SECTIONS = [
     "What you will learn",
     "What you need",
@@ -32,6 +36,7 @@ FRAME = ("00", "99")  # the notebooks before and after the lessons
 PRIVATE = {
     "a path of one machine": r"(?<![\w.~])/(?:root|home|Users|work|tmp|var/folders)/\w",
     "a token": r"token=\w{16,}|\beyJ[\w-]{20,}\.|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|PRIVATE KEY",
+    "traces of an execution that was interrupted": r"an interrupted lesson has left|was left in “",
 }
 
 
@@ -169,6 +174,29 @@ def test_exercises(path):
         parse(solution)
         hint = notebook.cells[notebook.cells.index(check) + 1].source.split("<details>")[0]
         assert hint.strip(), f"{here} has a solution but no hint before it"
+
+
+@each_notebook
+def test_progress_can_be_counted(path):
+    number, notebook = int(path.name[:2]), read(path)
+    begun = re.findall(r"lesson\.begin\((\d+)", "".join(c.source for c in code_cells(notebook)))
+    assert begun == [str(number)] * (number != 99), "lesson.begin is told the notebook's number"
+    checked, found = pages.page(number).exercises, list(exercises(notebook))
+    assert len({*checked}) == len(found), "each check has a title of its own, as it stands there"
+
+
+@pytest.mark.parametrize("path", QUIZZES, ids=lambda path: path.stem)
+def test_questions(path):
+    notebook = next((one for one in PATHS if one.stem == path.stem), None)
+    assert notebook, "there is no notebook of this name"
+    shown = [cell for cell in code_cells(read(notebook)) if "lesson.quiz()" in cell.source]
+    assert len(shown) == 1, "the notebook shows its questions once"
+    for one in quizzes.read(path):
+        right = [answer for answer in one["answers"] if answer.get("correct")]
+        fits = {"multiple_choice": len(right) == 1, "many_choice": len(right) > 1}
+        fits["numeric"] = len(right) > 0
+        assert fits[one["type"]], f"{one['question']}: right answers: {len(right)}"
+        assert all(answer.get("feedback") for answer in one["answers"]), one["question"]
 
 
 def test_the_first_page_and_the_readme_name_every_other():

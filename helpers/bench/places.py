@@ -186,7 +186,8 @@ def snapshot() -> vm.Snapshot:
         shutil.rmtree(folder, ignore_errors=True)
         with _boot() as guest:
             _of(guest).wait()
-            return guest.snapshot(folder.name)
+            with ledger.for_all():
+                return guest.snapshot(folder.name)
     return vm.Snapshot(folder)
 
 

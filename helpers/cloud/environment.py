@@ -21,7 +21,8 @@ def folder() -> Path:
     """
     path = ledger.home() / "cloud"
     if not path.exists():
-        ledger.record("files", "files of the local cloud", path=str(path))
+        with ledger.for_all():
+            ledger.record("files", "files of the local cloud", path=str(path))
         path.mkdir()
     if not (path / "secret").exists():
         (path / "secret").write_text(secrets.token_urlsafe(30))

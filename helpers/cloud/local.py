@@ -62,6 +62,7 @@ def start(*plan: str) -> Cloud:
     with open(ledger.home() / "cloud.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two notebooks may start it at once
         found = running() or _launch()
+        ledger.use(*_entries())
     use(found)
     return found
 
@@ -111,10 +112,9 @@ def _answers(entry: ledger.Entry, seconds: float = 10) -> bool:
 
 
 def _launch() -> Cloud:
-    """Start a new one; what a dead one has left behind is stopped first."""
+    """Start a new one; what former ones have left behind is removed first."""
     dead, folder = _entries(), environment.folder()
-    if dead:
-        _clear({one.id for one in dead})
+    _clear({one.id for one in dead})
     with _listen(dead[-1].facts["port"] if dead else 0) as listening:
         port = listening.getsockname()[1]
         endpoint = f"http://127.0.0.1:{port}"
@@ -143,7 +143,7 @@ def _launch() -> Cloud:
 
 
 def _clear(dead: set[str]) -> None:
-    """Stop what dead clouds have left behind, and remove the folders that they worked in.
+    """Stop what dead clouds have left behind, and remove the folders that clouds worked in.
 
     The Engine stays in the ledger: the learner may have containers of their own in it.
     """

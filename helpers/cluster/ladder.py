@@ -35,7 +35,8 @@ def start(nodes: int = 1) -> Cluster:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two notebooks may start it at once
         found = running()
         if not found and (context := os.environ.get("LAB_KUBE_CONTEXT")):
-            found = _context(context)
+            with ledger.for_all():  # what is in it is the learner's to keep or to remove
+                found = _context(context)
         elif not found and machine.kind().works:
             found = _kind(nodes)
         elif not found:
@@ -45,6 +46,7 @@ def start(nodes: int = 1) -> Cluster:
         if found.ours:
             ready = found.nodes()
             found.wait_ready(*ready, *[found.add_node() for _ in range(nodes - len(ready))])
+        ledger.use(*[one for one in ledger.entries() if one.facts.get("cluster") == NAME])
     use(found)
     return found
 

@@ -42,6 +42,7 @@ def prefix() -> str:
     return label().replace("=", "-")
 
 
+@ledger.for_all()
 def engine() -> Engine:
     """Make sure that a Docker Engine answers, point this process at it and return it.
 
@@ -65,7 +66,13 @@ def engine() -> Engine:
     if wanted == "machine":
         probe = machine.docker_engine()
         raise engine_vm.EngineError(f"Docker does not answer: {probe.why}. Try: {probe.command}")
-    return _use("docker in a VM", *engine_vm.start(), OUTSIDE)
+    found = _use("docker in a VM", *engine_vm.start(), OUTSIDE)
+    facts = {"env": found.environment, "label": label()}
+    for entry in ledger.entries("process"):
+        if entry.name == "virtual machine docker" and not facts.items() <= entry.facts.items():
+            entry.facts |= facts
+            entry.save()
+    return found
 
 
 def host() -> str:

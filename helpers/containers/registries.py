@@ -56,6 +56,7 @@ def registry() -> Registry:
     return Registry(f"{found.host}:{where}", f"http://127.0.0.1:{where}")
 
 
+@ledger.for_all()
 def port() -> int:
     """Make sure that the registry runs, without an Engine if it can, and return its port here.
 

@@ -75,7 +75,8 @@ def place(*, limits: bool = True) -> Place:
     if machine.namespaces().works and (machine.limits().works or not limits):
         folder = ledger.home() / "scratch"
         if not (folder / "root/bin/busybox").exists():
-            ledger.record("files", "file tree for containers from scratch", path=str(folder))
+            with ledger.for_all():
+                ledger.record("files", "file tree for containers from scratch", path=str(folder))
             _make_root(folder / "root")
         shutil.copyfile(SOURCE, folder / "namespaces.py")
         return Place("namespaces", str(folder), sys.executable)
@@ -85,6 +86,7 @@ def place(*, limits: bool = True) -> Place:
         found.run("mkdir -p /scratch/root/bin && cp /bin/busybox /scratch/root/bin", check=True)
         found.run("chroot /scratch/root /bin/busybox --install -s /bin", check=True)
         found.copy_in(SOURCE, "/scratch/namespaces.py")
+    ledger.use(found.entry)
     return Place("namespaces in a VM", "/scratch", "python3", found)
 
 

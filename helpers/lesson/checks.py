@@ -1,0 +1,57 @@
+"""Checks of exercises: passed and why, or not yet and a hint."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Callable, Iterator
+
+from helpers.lesson.figures import COLOURS
+from helpers.lesson.notes import notes
+from helpers.lesson.places import here
+
+
+def check(title: str, why: str = "") -> Callable[[Callable[[], Iterator[tuple[bool, str]]]], None]:
+    """Check an exercise: a decorator for a generator that yields (is it so, hint if not) pairs.
+
+    The pairs are looked at in order, and the first that does not hold gives the hint. Whatever
+    goes wrong in the learner's work becomes a hint too: a check never raises. A pass is noted (see
+    ``progress``), and one that is noted stays.
+
+    Args:
+        title: what is checked, as a statement ("The machine has two processors").
+        why: a sentence that a pass adds: why it is so, or what it is good for.
+
+    Example::
+
+        @lesson.check("The machine has two processors", "QEMU runs one thread for each.")
+        def _():
+            yield "twin" in globals(), "Boot a machine and call it `twin`."
+            yield twin.settings.cpus == 2, "Pass `cpus=2` to `vm.boot`."
+    """
+
+    def decide(steps: Callable[[], Iterator[tuple[bool, str]]]) -> None:
+        try:
+            hint = next((hint for holds, hint in steps() if not holds), None)
+        except NameError as problem:
+            hint = f"{problem}: do the step that makes it, and check again."
+        except Exception as problem:
+            hint = f"The check stumbled over your answer ({type(problem).__name__}: {problem})."
+        if hint is None and here.number is not None:
+            with notes(here.number) as known:
+                known["passed"].setdefault(title, time.time())
+        _show(title, passed=hint is None, more=why if hint is None else hint)
+
+    return decide
+
+
+def _show(title: str, passed: bool, more: str) -> None:
+    from IPython.display import display
+
+    sentence = f"{title}. {more}" if more else title
+    text = f"pass: {sentence}" if passed else f"not yet: {sentence}"
+    mark, colour = ("✓ pass", COLOURS["namespaces"]) if passed else ("○ not yet", COLOURS["tcg"])
+    words = html.escape(sentence)
+    box = f"border-left: 4px solid {colour}; padding: 0.3em 0.8em"
+    markup = f'<div role="status" style="{box}"><b>{mark}</b> – {words}</div>'
+    display({"text/plain": text, "text/html": markup}, raw=True)
