@@ -42,7 +42,7 @@ def height(cell: NotebookNode) -> float:
 
 
 def pieces(cells: list[NotebookNode]) -> Iterator[NotebookNode]:
-    """Yield the cells with long prose cut between its paragraphs, each with its part in the talk."""
+    """Yield the cells, prose cut between its paragraphs, each with its part in the talk."""
     for cell in cells:
         tags = cell.metadata.get("tags", [])
         if cell.cell_type == "code":

@@ -28,6 +28,7 @@ PARTS = {
 DIAGRAM = "Diagram; the paragraph after it says what it shows."
 FENCE = re.compile(r"^```mermaid\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LOOPBACK = re.compile(r"\[([^\]]+)\]\((https?://(?:127\.|localhost)[^)]*)\)")
+GONE = r"\1 (`\2`, while it ran)"
 
 
 def markdown(text: str, folder: Path, stem: str) -> str:
@@ -45,7 +46,7 @@ def markdown(text: str, folder: Path, stem: str) -> str:
         (folder / name).write_text(mermaidx.render(fence.group(1)).svg(), encoding="utf-8")
         return f"![{DIAGRAM}]({name})"
 
-    return LOOPBACK.sub(r"\1 (`\2`, while it ran)", FENCE.sub(draw, text))
+    return LOOPBACK.sub(GONE, FENCE.sub(draw, text))
 
 
 def notebook(path: Path, folder: Path) -> nbformat.NotebookNode:
