@@ -143,6 +143,8 @@ def test_what_is_wrong_with_a_page_is_one_sentence(tmp_path, markup, sentence):
     (tmp_path / "a.svg").write_text("<svg/>")
     (tmp_path / "far.css").write_text("@import url(https://example.org/font);")
     (tmp_path / "one.html").write_text(f'<html lang="en"><body>{markup}</body></html>')
-    look = f"import pathlib, helpers.book.checks as c; print(*c.problems(pathlib.Path('{tmp_path}')))"
+    look = (
+        f"import pathlib, helpers.book.checks as c; print(*c.problems(pathlib.Path('{tmp_path}')))"
+    )
     found = subprocess.check_output([PYTHON, "-c", look], cwd=ROOT, text=True)
     assert found.startswith("one.html: ") and sentence in found and found.count("\n") == 1
