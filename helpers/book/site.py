@@ -23,7 +23,9 @@ def build(out: Path) -> list[str]:
         out: the folder of the book; what it held before is replaced.
     """
     from sphinx.application import Sphinx
+    from sphinx.util.console import nocolor
 
+    nocolor()
     warnings = io.StringIO()
     with tempfile.TemporaryDirectory() as work:
         source, site = Path(work, "source"), Path(work, "site")

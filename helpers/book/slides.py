@@ -11,6 +11,7 @@ import importlib.util
 import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -76,18 +77,9 @@ def paginate(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def build(notebooks: list[Path], out: Path) -> list[str]:
-    """Write the slides of some notebooks and return what is wrong with them, a sentence each.
-
-    Args:
-        notebooks: their paths.
-        out: the folder of the slides; what it held before is replaced.
-    """
+def _export(path: Path, out: Path) -> None:
     from nbconvert import SlidesExporter
 
-    shutil.rmtree(out, ignore_errors=True)
-    package = Path(importlib.util.find_spec("sphinx_revealjs").origin).parent
-    shutil.copytree(package / "_static/revealjs", out / "reveal.js")
     exporter = SlidesExporter(
         template_name="deck",
         extra_template_basedirs=[str(Path(__file__).parent)],
@@ -97,9 +89,21 @@ def build(notebooks: list[Path], out: Path) -> list[str]:
         exclude_output_prompt=True,
         exclude_anchor_links=True,
     )
-    for path in notebooks:
-        slides = paginate(stage.notebook(path, out))
-        name = {"metadata": {"name": stage.title(path)}}
-        page, _ = exporter.from_notebook_node(slides, resources=name)
-        (out / f"{path.stem}.html").write_text(page, encoding="utf-8")
+    name = {"metadata": {"name": stage.title(path)}}
+    page, _ = exporter.from_notebook_node(paginate(stage.notebook(path, out)), resources=name)
+    (out / f"{path.stem}.html").write_text(page, encoding="utf-8")
+
+
+def build(notebooks: list[Path], out: Path) -> list[str]:
+    """Write the slides of some notebooks and return what is wrong with them, a sentence each.
+
+    Args:
+        notebooks: their paths.
+        out: the folder of the slides; what it held before is replaced.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    package = Path(importlib.util.find_spec("sphinx_revealjs").origin).parent
+    shutil.copytree(package / "_static/revealjs", out / "reveal.js")
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(_export, notebooks, [out] * len(notebooks)))
     return checks.problems(out)

@@ -46,6 +46,7 @@ def markdown(text: str, folder: Path, stem: str) -> str:
         (folder / name).write_text(mermaidx.render(fence.group(1)).svg(), encoding="utf-8")
         return f"![{DIAGRAM}]({name})"
 
+    text = text.replace("../README.md", "../index.md")  # the README is the first page
     return LOOPBACK.sub(GONE, FENCE.sub(draw, text))
 
 
@@ -59,9 +60,7 @@ def notebook(path: Path, folder: Path) -> nbformat.NotebookNode:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "text/markdown" in data:
-                data["text/markdown"] = LOOPBACK.sub(
-                    r"\1 (`\2`, while it ran)", data["text/markdown"]
-                )
+                data["text/markdown"] = LOOPBACK.sub(GONE, data["text/markdown"])
             if "text/html" in data:  # the corner of pandas' tables is no heading
                 data["text/html"] = data["text/html"].replace("<th></th>", "<td></td>")
             if "image/png" in data:
@@ -82,6 +81,11 @@ def _write(path: Path, folder: Path) -> None:
     nbformat.write(notebook(path, folder), folder / path.name)
 
 
+def _chapter(part: str, paths: list[Path]) -> str:
+    pages = [f"{title(path)} <{path.relative_to(ROOT).with_suffix('')}>" for path in paths]
+    return "\n".join(["```{toctree}", ":hidden:", f":caption: {part}", "", *pages, "```"])
+
+
 def contents() -> str:
     """Return the table of contents as MyST writes it, part by part."""
     chapters = {part: [] for part in PARTS}
@@ -89,14 +93,7 @@ def contents() -> str:
         part = next(part for part, last in PARTS.items() if path.stem[:2] <= last)
         chapters[part].append(path)
     chapters["For those who teach"] = sorted((ROOT / TEACHING).glob("*.md"))
-    return "\n".join(
-        "\n".join(
-            [f"\n```{{toctree}}\n:hidden:\n:caption: {part}\n"]
-            + [f"{title(path)} <{path.relative_to(ROOT).with_suffix('')}>" for path in paths]
-            + ["```"]
-        )
-        for part, paths in chapters.items()
-    )
+    return "\n\n".join(_chapter(part, paths) for part, paths in chapters.items())
 
 
 def write(folder: Path) -> None:
@@ -110,7 +107,7 @@ def write(folder: Path) -> None:
     for path in NOTEBOOKS.glob("*.ipynb"):  # a name becomes a link, unless it is one
         link = f"[`{path.stem}`](notebooks/{path.name})"
         readme = re.sub(rf"(?<!\[)`{path.stem}`", link, readme)
-    (folder / "index.md").write_text(readme + contents(), encoding="utf-8")
+    (folder / "index.md").write_text(f"{readme}\n{contents()}\n", encoding="utf-8")
     (folder / "notebooks").mkdir()
     with ProcessPoolExecutor() as pool:
         paths = sorted(NOTEBOOKS.glob("*.ipynb"))
