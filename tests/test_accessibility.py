@@ -13,7 +13,7 @@ from helpers import lesson
 PAPER = "#ffffff"
 # What is spelled out where a page first uses it. Whoever comes here knows API, AWS, HTTP, JSON.
 ACRONYMS = {
-    "ACM": "AWS Certificate Manager",
+    "ACM": "Certificate Manager",
     "AMI": "Amazon Machine Image",
     "ARN": "Amazon Resource Name",
     "DNS": "Domain Name System",
