@@ -11,7 +11,6 @@ import importlib.util
 import re
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -24,7 +23,8 @@ COLUMNS = 95
 CODE = 0.75  # the height of a line of code, in lines of prose
 PICTURE = 13  # the height of a picture, and the most of an output that is seen at once
 BLOCK = re.compile(r"(?:^```.*?^```$|^<details>.*?^</details>$|\S.*?(?=\n\n|\Z))", re.DOTALL | re.M)
-LINK = re.compile(r"\[([^\]]+)\]\([^):]+\.ipynb[^)]*\)")
+LINK = re.compile(r"\[([^\]]+)\]\([^):]+\.ipynb[^)]*\)")  # to a page: here only its words
+ANCHOR = re.compile(r'<a href="[^":]+\.html[^"]*">(.*?)</a>', re.DOTALL)
 
 
 def height(cell: NotebookNode) -> float:
@@ -49,6 +49,9 @@ def pieces(cells: list[NotebookNode]) -> Iterator[NotebookNode]:
         if cell.cell_type == "code":
             kind = "skip" if "check" in tags else "-"
             cell.metadata["slideshow"] = {"slide_type": kind}
+            for output in cell.outputs:
+                if "text/html" in output.get("data", {}):
+                    output.data["text/html"] = ANCHOR.sub(r"\1", output.data["text/html"])
             yield cell
             continue
         for block in BLOCK.findall(LINK.sub(r"\1", cell.source)):
@@ -104,6 +107,6 @@ def build(notebooks: list[Path], out: Path) -> list[str]:
     shutil.rmtree(out, ignore_errors=True)
     package = Path(importlib.util.find_spec("sphinx_revealjs").origin).parent
     shutil.copytree(package / "_static/revealjs", out / "reveal.js")
-    with ProcessPoolExecutor() as pool:
+    with stage.workers() as pool:
         list(pool.map(_export, notebooks, [out] * len(notebooks)))
     return checks.problems(out)

@@ -5,6 +5,7 @@ Diagrams become pictures, and links to servers that ran on the author's machine 
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import shutil
 from concurrent.futures import ProcessPoolExecutor
@@ -62,7 +63,8 @@ def notebook(path: Path, folder: Path) -> nbformat.NotebookNode:
             if "text/markdown" in data:
                 data["text/markdown"] = LOOPBACK.sub(GONE, data["text/markdown"])
             if "text/html" in data:  # the corner of pandas' tables is no heading
-                data["text/html"] = data["text/html"].replace("<th></th>", "<td></td>")
+                markup = data["text/html"].replace("<th></th>", "<td></td>")
+                data["text/html"] = re.sub(r'href="([^":]+)\.ipynb', r'href="\1.html', markup)
             if "image/png" in data:
                 alt = output.metadata.get("image/png", {}).get("alt", "")
                 cell.metadata["mystnb"] = {"image": {"alt": alt}}
@@ -96,11 +98,12 @@ def contents() -> str:
     return "\n\n".join(_chapter(part, paths) for part, paths in chapters.items())
 
 
-def write(folder: Path) -> None:
-    """Write the sources of the book: the README as its first page, notebooks, notes, data."""
-    shutil.copytree(ROOT / "data", folder / "data")
-    for name in ("LICENSE", "LICENSE-text"):
-        shutil.copy(ROOT / name, folder)
+def workers() -> ProcessPoolExecutor:
+    """Return a pool of processes; they start anew, because what draws diagrams has threads."""
+    return ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))
+
+
+def _readme(folder: Path) -> None:
     readme = markdown((ROOT / "README.md").read_text(encoding="utf-8"), folder, "readme")
     first = min((ROOT / TEACHING).glob("*.md")).relative_to(ROOT)
     readme = readme.replace(f"]({TEACHING})", f"]({first})")
@@ -108,7 +111,17 @@ def write(folder: Path) -> None:
         link = f"[`{path.stem}`](notebooks/{path.name})"
         readme = re.sub(rf"(?<!\[)`{path.stem}`", link, readme)
     (folder / "index.md").write_text(f"{readme}\n{contents()}\n", encoding="utf-8")
+
+
+def write(folder: Path) -> None:
+    """Write the sources of the book: the README as its first page, notebooks, notes, data."""
+    shutil.copytree(ROOT / "data", folder / "data")
+    for name in ("LICENSE", "LICENSE-text"):
+        shutil.copy(ROOT / name, folder)
     (folder / "notebooks").mkdir()
-    with ProcessPoolExecutor() as pool:
-        paths = sorted(NOTEBOOKS.glob("*.ipynb"))
-        list(pool.map(_write, paths, [folder / "notebooks"] * len(paths)))
+    with workers() as pool:
+        jobs = [pool.submit(_readme, folder)]
+        for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+            jobs.append(pool.submit(_write, path, folder / "notebooks"))
+        for job in jobs:
+            job.result()
