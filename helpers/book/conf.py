@@ -10,6 +10,7 @@ suppress_warnings = ["misc.highlighting_failure", "myst.xref_missing"]
 
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # outputs have tables and links to pages, too
 myst_enable_extensions = []  # a dollar is a dollar
 myst_heading_anchors = 4
 myst_heading_slug_func = "helpers.book.site.slug"

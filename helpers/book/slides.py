@@ -23,8 +23,7 @@ COLUMNS = 95
 CODE = 0.75  # the height of a line of code, in lines of prose
 PICTURE = 13  # the height of a picture, and the most of an output that is seen at once
 BLOCK = re.compile(r"(?:^```.*?^```$|^<details>.*?^</details>$|\S.*?(?=\n\n|\Z))", re.DOTALL | re.M)
-LINK = re.compile(r"\[([^\]]+)\]\([^):]+\.ipynb[^)]*\)")  # to a page: here only its words
-ANCHOR = re.compile(r'<a href="[^":]+\.html[^"]*">(.*?)</a>', re.DOTALL)
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\)")  # to a page: here only its words
 
 
 def height(cell: NotebookNode) -> float:
@@ -50,8 +49,8 @@ def pieces(cells: list[NotebookNode]) -> Iterator[NotebookNode]:
             kind = "skip" if "check" in tags else "-"
             cell.metadata["slideshow"] = {"slide_type": kind}
             for output in cell.outputs:
-                if "text/html" in output.get("data", {}):
-                    output.data["text/html"] = ANCHOR.sub(r"\1", output.data["text/html"])
+                if "text/markdown" in output.get("data", {}):
+                    output.data["text/markdown"] = LINK.sub(r"\1", output.data["text/markdown"])
             yield cell
             continue
         for block in BLOCK.findall(LINK.sub(r"\1", cell.source)):

@@ -63,8 +63,7 @@ def notebook(path: Path, folder: Path) -> nbformat.NotebookNode:
             if "text/markdown" in data:
                 data["text/markdown"] = LOOPBACK.sub(GONE, data["text/markdown"])
             if "text/html" in data:  # the corner of pandas' tables is no heading
-                markup = data["text/html"].replace("<th></th>", "<td></td>")
-                data["text/html"] = re.sub(r'href="([^":]+)\.ipynb', r'href="\1.html', markup)
+                data["text/html"] = data["text/html"].replace("<th></th>", "<td></td>")
             if "image/png" in data:
                 alt = output.metadata.get("image/png", {}).get("alt", "")
                 cell.metadata["mystnb"] = {"image": {"alt": alt}}
