@@ -2,7 +2,7 @@
 
 Run by any Python 3, with the standard library only: ``python3 helpers/install.py``. A second run
 finds everything in place and costs a fraction of a second. ``LAB_NO_SYSTEM=1`` leaves the system
-alone.
+alone. With the argument ``book`` it makes the environment that makes the book, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
-STAMP = VENV / "installed"
+BOOK = ROOT / ".venv-book"  # apart, because awscli needs an older docutils than Sphinx
 VERSIONS = [(3, 11), (3, 12), (3, 13)]
 SOCKET = "/var/run/docker.sock"
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -95,7 +95,7 @@ def docker() -> str:
 def install_packages(python: str) -> None:
     """Install the system packages that are missing, or print the line that does it."""
     missing = [package for package, there in PACKAGES.items() if not there()]
-    if not works(python, "-c", "import ensurepip") and not STAMP.exists():
+    if not works(python, "-c", "import ensurepip") and not (VENV / "installed").exists():
         missing.append("python{}.{}-venv".format(*version(python)))
     if sys.platform == "darwin" and not has("qemu-system-x86_64"):
         print("For virtual machines: brew install qemu (and run make again)")
@@ -176,12 +176,12 @@ def fingerprint(python: str) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def install_environment(python: str) -> None:
-    """Make the virtual environment and put the requirements and ``helpers`` into it."""
-    inside = str(VENV / "bin" / "python")
-    if not step("Python: environment", python, "-m", "venv", "--clear", str(VENV), seconds=4):
+def install_environment(python: str, venv: Path, *what: str) -> None:
+    """Make a virtual environment and put into it what pip's arguments name."""
+    inside = str(venv / "bin" / "python")
+    if not step("Python: environment", python, "-m", "venv", "--clear", str(venv), seconds=4):
         sys.exit("The environment could not be made. On Debian: sudo apt-get install python3-venv")
-    what = ["-q", "-r", str(ROOT / "requirements.txt"), "-e", str(ROOT)]
+    what = ("-q", *what)
     # uv is many times faster, but does not read pip's configuration: pip remains the last word.
     fast = step("Python: installer", inside, "-m", "pip", "install", "-qq", "uv<1", seconds=2)
     if not (
@@ -202,19 +202,23 @@ def install_environment(python: str) -> None:
         again = [inside, "-m", "pip", "install", "-q", *what]
         if not step("Python: packages with pip", *again, seconds=90):
             sys.exit("The packages could not be installed: is there a way to PyPI?")
-    STAMP.write_text(fingerprint(inside))
+    (venv / "installed").write_text(fingerprint(inside))
 
 
 def main() -> None:
     """Run every step that is needed."""
-    inside = str(VENV / "bin" / "python")
-    ready = STAMP.exists() and STAMP.read_text() == fingerprint(inside)
+    book = sys.argv[1:] == ["book"]
+    venv = BOOK if book else VENV
+    inside, stamp = str(venv / "bin" / "python"), venv / "installed"
+    ready = stamp.exists() and stamp.read_text() == fingerprint(inside)
     python = inside if ready else find_python()
-    if not os.environ.get("LAB_NO_SYSTEM"):
+    if not book and not os.environ.get("LAB_NO_SYSTEM"):
         install_packages(python)
         start_docker()
     if not ready:
-        install_environment(python)
+        helpers = ["-e", f"{ROOT}[book]"] if book else ["-e", str(ROOT)]
+        requirements = [] if book else ["-r", str(ROOT / "requirements.txt")]
+        install_environment(python, venv, *requirements, *helpers)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ BELOW = {
     "guard": set(),
     "install": set(),
     "publish": set(),
+    "book": set(),
     "jupyter": {"guard"},
 }
 HEAVY = ["pandas", "matplotlib", "docker", "boto3", "kubernetes", "moto", "hypothesis", "pytest"]

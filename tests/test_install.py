@@ -82,3 +82,13 @@ def test_the_fingerprint_follows_the_requirements(tmp_path, monkeypatch):
     assert install.fingerprint(install.sys.executable) == before
     (tmp_path / "requirements.txt").write_text("one more")
     assert install.fingerprint(install.sys.executable) != before
+
+
+def test_the_book_has_an_environment_of_its_own(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(install, "BOOK", tmp_path / "book")
+    monkeypatch.setattr(install, "install_environment", lambda *given: made.append(given))
+    monkeypatch.setattr(install, "install_packages", lambda python: pytest.fail("not asked for"))
+    monkeypatch.setattr(install.sys, "argv", ["install.py", "book"])
+    install.main()
+    assert [given[1:] for given in made] == [(tmp_path / "book", "-e", f"{install.ROOT}[book]")]

@@ -1,0 +1,1 @@
+"""The course as a book and as slides, with the outputs that the notebooks were saved with."""
