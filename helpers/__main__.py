@@ -1,4 +1,4 @@
-"""The commands of the course: ``python -m helpers doctor | up | env | status | down | prepare``."""
+"""The commands of the course: ``python -m helpers COMMAND``, from ``doctor`` to ``down``."""
 
 from __future__ import annotations
 
@@ -186,11 +186,37 @@ def prepare(options: argparse.Namespace) -> int:
     return 0
 
 
+def view(options: argparse.Namespace) -> int:
+    """Show in a browser what exists now, changing as cells run."""
+    from helpers import view as page
+
+    print(f"{page.start()}\nOpen this address, and keep it to yourself: it can break things.")
+    print("In a notebook: from helpers import lesson, view; lesson.link(view.start())")
+    return 0
+
+
+def fault(options: argparse.Namespace) -> int:
+    """Break something that runs, for a demonstration; without a name, list what can be broken."""
+    from helpers.view import faults
+
+    if options.name == "list":
+        found = faults.now()
+        for one in found:
+            print(f"{one.name}\n    {one.what} {one.where}")
+        if not found:
+            print("Nothing runs that could be broken.")
+        return 0
+    chosen = faults.choose(options.name)
+    print(f"{chosen.what} {chosen.where}", flush=True)
+    chosen.do()
+    return 0
+
+
 def main() -> int:
     """Read the command line, do it, and turn what is foreseen to go wrong into one sentence."""
     parser = argparse.ArgumentParser(prog="python -m helpers", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (doctor, up, env, status, down, prepare):
+    for command in (doctor, up, env, status, down, prepare, view, fault):
         one = commands.add_parser(command.__name__, help=command.__doc__)
         one.set_defaults(command=command)
         if command in (doctor, status):
@@ -201,6 +227,8 @@ def main() -> int:
             )
         if command is prepare:
             one.add_argument("--engine", action="store_true", help="the Engine in a VM too")
+        if command is fault:
+            one.add_argument("name", nargs="?", default="list", help="its name or the beginning")
     options = parser.parse_args()
     try:
         return options.command(options)

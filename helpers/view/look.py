@@ -1,0 +1,203 @@
+"""Look at what exists now, without starting or changing anything: only what runs is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import urllib3
+
+from helpers import cluster, containers, ledger
+from helpers.cloud import environment
+from helpers.cloud import local as local_cloud
+from helpers.cloud.now import DOOR, HEADER
+from helpers.cluster.api import Api, ApiError
+
+NAME = "the live view"
+SLOW_SECONDS = 5  # memory and images are looked at so often
+SYSTEM = ("kube-system", "kube-public", "kube-node-lease", "local-path-storage")
+
+
+@dataclass
+class Orchestrator:
+    """A Kubernetes cluster as it was found: its nodes and pods as the API has them."""
+
+    found: cluster.Cluster
+    nodes: list[dict] = field(default_factory=list)
+    pods: list[dict] = field(default_factory=list)
+
+
+@dataclass
+class Seen:
+    """What exists at one moment.
+
+    Attributes:
+        entries: the ledger's processes that live.
+        engine: the Docker Engine, if one is used and answers.
+        containers: ours, as the Engine lists them.
+        images: the names of ours.
+        aws: what the local cloud has (``helpers.cloud.now``).
+        clusters: Kubernetes.
+        pods: the processes of pods that are processes, by the pod's uid.
+        memory_mb: what all of it holds.
+    """
+
+    entries: list[ledger.Entry] = field(default_factory=list)
+    engine: containers.Engine | None = None
+    containers: list[dict] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    aws: dict[str, list[dict]] = field(default_factory=dict)
+    clusters: list[Orchestrator] = field(default_factory=list)
+    pods: dict[str, list[int]] = field(default_factory=dict)
+    memory_mb: int = 0
+
+
+class Looker:
+    """Looks again and again, and keeps its connections between two looks."""
+
+    def __init__(self) -> None:
+        self._known: tuple = ()
+        self._engine: containers.Engine | None = None
+        self._docker = None
+        self._apis: dict[str, Api] = {}
+        self._slow: tuple[float, list[str], int] = (0, [], 0)
+
+    def look(self) -> Seen:
+        """Return what exists now."""
+        seen, written = Seen(), ledger.entries()
+        marks, seen.pods = _processes()
+        living = [one for one in written if one.kind == "process" and one.id in marks]
+        seen.entries = [one for one in living if one.name != NAME]
+        self._look_at_engine(seen, written)
+        seen.aws = next(filter(None, map(_ask_cloud, seen.entries)), {})
+        for name in dict.fromkeys(one.facts.get("cluster") for one in written):
+            if name and (found := _cluster(name)):
+                seen.clusters.append(self._ask_cluster(found))
+        when, seen.images, seen.memory_mb = self._slow
+        if time.monotonic() > when + SLOW_SECONDS:
+            ids = {one["Id"] for one in seen.containers}
+            pids = [pid for one in seen.entries for pid in marks[one.id]]
+            seen.images, seen.memory_mb = self._images(), memory_mb(pids + inside(ids))
+            self._slow = time.monotonic(), seen.images, seen.memory_mb
+        return seen
+
+    def _look_at_engine(self, seen: Seen, written: list[ledger.Entry]) -> None:
+        known = tuple(
+            one.id
+            for one in [*written, *seen.entries]
+            if one.kind == "engine" or one.facts.get("vm", {}).get("name") == "docker"
+        )
+        if known != self._known:
+            self._known, self._engine = known, containers.running()
+            self._docker = self._engine and client(self._engine)
+            self._slow = (0, [], 0)
+        seen.engine = self._engine
+        if self._docker:
+            chosen = {"label": containers.label()}
+            with contextlib.suppress(Exception):  # it goes just now
+                seen.containers = self._docker.containers(all=True, filters=chosen)
+
+    def _images(self) -> list[str]:
+        found: set[str] = set()
+        if self._docker:
+            own = containers.prefix() + "/"
+            with contextlib.suppress(Exception):
+                for one in self._docker.images(filters={"label": containers.label()}):
+                    found |= {tag for tag in one["RepoTags"] or [] if not tag.startswith(own)}
+        return sorted(found)
+
+    def _ask_cluster(self, found: cluster.Cluster) -> Orchestrator:
+        there = Orchestrator(found)
+        own = "" if found.rung != "existing context" else f"/namespaces/{found.namespace}"
+        try:
+            api = self._apis.get(found.name) or self._apis.setdefault(found.name, found.api)
+            there.pods = [
+                pod
+                for pod in api.get(f"/api/v1{own}/pods", resourceVersion="0")["items"]
+                if pod["metadata"]["namespace"] not in SYSTEM
+            ]
+            there.nodes = api.get("/api/v1/nodes", resourceVersion="0")["items"]
+        except (ApiError, urllib3.exceptions.HTTPError, OSError, LookupError, ValueError):
+            self._apis.pop(found.name, None)  # it comes or goes; or nodes are not ours to see
+        return there
+
+
+def memory_mb(pids: list[int]) -> int:
+    """Return what processes hold in MB; what several share is counted once, where we may look."""
+    held = 0
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            try:
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                held += int(lines.partition("\nPss:")[2].split()[0]) << 10
+            except OSError:  # somebody else's, as those of containers are
+                words = Path(f"/proc/{pid}/statm").read_text().split()
+                held += (int(words[1]) - int(words[2])) * os.sysconf("SC_PAGE_SIZE")
+    return held >> 20
+
+
+def inside(ids: set[str]) -> list[int]:
+    """Return the processes of this machine that run in containers, by the containers' ids."""
+    found = []
+    for pid in _numbers() if ids else ():
+        with contextlib.suppress(OSError):
+            groups = Path(f"/proc/{pid}/cgroup").read_text()
+            if any(one in groups for one in ids):
+                found.append(pid)
+    return found
+
+
+def _processes() -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """Return our processes by the id of their entry in the ledger, and by the uid of their pod."""
+    marks: dict[str, list[int]] = {}
+    pods: dict[str, list[int]] = {}
+    for pid in _numbers():
+        with contextlib.suppress(OSError):
+            for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                name, _, value = word.decode(errors="replace").partition("=")
+                if name == ledger.MARK:
+                    marks.setdefault(value, []).append(pid)
+                elif name == "LAB_POD_UID":
+                    pods.setdefault(value, []).append(pid)
+    return marks, pods
+
+
+def _numbers() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def client(engine: containers.Engine):
+    """Return Docker's own client for an Engine; it sets nothing in this process."""
+    import docker
+
+    options = docker.utils.kwargs_from_env(environment=engine.environment)
+    return docker.APIClient(version="auto", timeout=5, **options)
+
+
+def _ask_cloud(entry: ledger.Entry) -> dict:
+    if entry.name != local_cloud.NAME:
+        return {}
+    link = http.client.HTTPConnection("127.0.0.1", entry.facts["port"], timeout=5)
+    try:
+        link.request("GET", DOOR, headers={HEADER: (environment.folder() / "secret").read_text()})
+        answer = link.getresponse()
+        return json.loads(answer.read()) if answer.status == 200 else {}
+    except (OSError, http.client.HTTPException, ValueError):
+        return {}
+    finally:
+        link.close()
+
+
+def _cluster(name: str) -> cluster.Cluster | None:
+    """Return a cluster that stands in the ledger, without seeing to what is left of a dead one."""
+    folder = ledger.home() / "clusters" / name
+    for about in ("lent.json", "cluster.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            known = json.loads((folder / about).read_text())
+            return cluster.Cluster(name, known["rung"], folder, known.get("namespace", "default"))
+    return None
