@@ -80,7 +80,10 @@ def _containers(seen: Seen) -> list[dict]:
         elif "(" in status:  # (healthy)
             word += ", " + status[status.index("(") :].strip("()")
         name, build = one["Names"][0].lstrip("/"), one["Labels"].get("lab.build")
-        found.append(_box(name, word, how, f"of build {build}" if build else one["Image"]))
+        more = f"of build {build}" if build else one["Image"]
+        if cluster := one["Labels"].get("lab.cluster"):
+            name, more = f"network of {cluster}", name
+        found.append(_box(name, word, how, more))
     return sorted(found, key=lambda box: box["name"])
 
 
@@ -154,8 +157,8 @@ def _pod(pod: dict) -> dict:
     ):
         how = BUSY
     restarts = sum(part["restartCount"] for part in parts)
+    word += f", {restarts} restart{'s' * (restarts > 1)}" if restarts else ""
     more = f"{ready} of {len(pod['spec']['containers'])} ready"
-    more += f", {restarts} restarts" if restarts else ""
     space = "" if meta["namespace"] == "default" else f"{meta['namespace']}/"
     return _box(space + meta["name"], word, how, more)
 

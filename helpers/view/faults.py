@@ -80,8 +80,8 @@ def _machines(seen: Seen) -> Iterator[Fault]:
 def _containers(seen: Seen) -> Iterator[Fault]:
     for one in seen.containers:
         labels, name = one["Labels"], one["Names"][0].lstrip("/")
-        if one["State"] != "running" or POD in labels:
-            continue
+        if one["State"] != "running" or POD in labels or "lab.cluster" in labels:
+            continue  # a cluster's own container is its network
         if build := labels.get("lab.build"):
             what = f"Kills the container in which the build {build} runs."
             where = "Its phase fails and it ends as FAULT, here and in `batch-get-builds`."

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from helpers.cluster.api import Api, ApiError
 
 NAME = "the live view"
 SLOW_SECONDS = 5  # memory and images are looked at so often
+MARKS = re.compile(rf"(?<![^\0])({ledger.MARK}|LAB_POD_UID)=([\w.-]+)".encode())
 SYSTEM = ("kube-system", "kube-public", "kube-node-lease", "local-path-storage")
 
 
@@ -109,6 +111,7 @@ class Looker:
             with contextlib.suppress(Exception):
                 for one in self._docker.images(filters={"label": containers.label()}):
                     found |= {tag for tag in one["RepoTags"] or [] if not tag.startswith(own)}
+            found.discard("<none>:<none>")
         return sorted(found)
 
     def _ask_cluster(self, found: cluster.Cluster) -> Orchestrator:
@@ -116,12 +119,9 @@ class Looker:
         own = "" if found.rung != "existing context" else f"/namespaces/{found.namespace}"
         try:
             api = self._apis.get(found.name) or self._apis.setdefault(found.name, found.api)
-            there.pods = [
-                pod
-                for pod in api.get(f"/api/v1{own}/pods", resourceVersion="0")["items"]
-                if pod["metadata"]["namespace"] not in SYSTEM
-            ]
-            there.nodes = api.get("/api/v1/nodes", resourceVersion="0")["items"]
+            pods = _listed(api, f"/api/v1{own}/pods")
+            there.pods = [pod for pod in pods if pod["metadata"]["namespace"] not in SYSTEM]
+            there.nodes = _listed(api, "/api/v1/nodes")
         except (ApiError, urllib3.exceptions.HTTPError, OSError, LookupError, ValueError):
             self._apis.pop(found.name, None)  # it comes or goes; or nodes are not ours to see
         return there
@@ -158,12 +158,10 @@ def _processes() -> tuple[dict[str, list[int]], dict[str, list[int]]]:
     pods: dict[str, list[int]] = {}
     for pid in _numbers():
         with contextlib.suppress(OSError):
-            for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                name, _, value = word.decode(errors="replace").partition("=")
-                if name == ledger.MARK:
-                    marks.setdefault(value, []).append(pid)
-                elif name == "LAB_POD_UID":
-                    pods.setdefault(value, []).append(pid)
+            variables = Path(f"/proc/{pid}/environ").read_bytes()
+            for name, value in MARKS.findall(variables):
+                found = pods if name == b"LAB_POD_UID" else marks
+                found.setdefault(value.decode(), []).append(pid)
     return marks, pods
 
 
@@ -191,6 +189,12 @@ def _ask_cloud(entry: ledger.Entry) -> dict:
         return {}
     finally:
         link.close()
+
+
+def _listed(api: Api, path: str) -> list[dict]:
+    """Return the objects at a path by name, out of the API's memory: that is cheap for it."""
+    found = api.get(path, resourceVersion="0")["items"]
+    return sorted(found, key=lambda one: one["metadata"]["name"])
 
 
 def _cluster(name: str) -> cluster.Cluster | None:
