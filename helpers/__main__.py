@@ -190,8 +190,10 @@ def view(options: argparse.Namespace) -> int:
     """Show in a browser what exists now, changing as cells run."""
     from helpers import view as page
 
-    print(f"{page.start()}\nOpen this address, and keep it to yourself: it can break things.")
-    print("In a notebook: from helpers import lesson, view; lesson.link(view.start())")
+    print(
+        f"{page.start()}\nOpen this address, and keep it to yourself: it can break things.\n"
+        "In a notebook: from helpers import lesson, view; lesson.link(view.start())"
+    )
     return 0
 
 
@@ -212,20 +214,46 @@ def fault(options: argparse.Namespace) -> int:
     return 0
 
 
+def rehearse(options: argparse.Namespace) -> int:
+    """Run the notebooks once, and show on one page what will be slow or missing here."""
+    from helpers import rehearse as trial
+
+    runs, paths = [], trial.chosen(options.number)
+    try:
+        with trial.room(), contextlib.redirect_stdout(sys.stderr):
+            prepare(options)
+            for path in paths:
+                trial.tell(f"{path.stem} … ", end="")
+                runs.append(trial.run(path))
+                trial.tell(f"{runs[-1].seconds:.0f} s{', FAILED' * bool(runs[-1].error)}")
+    except KeyboardInterrupt:
+        trial.tell("\nInterrupted: everything that it had started is stopped.")
+        return 130
+    if options.json:
+        parts = [asdict(part) for part in machine.survey()]
+        notebooks = [asdict(one) for one in runs]
+        print(json.dumps({"machine": machine.facts(), "parts": parts, "notebooks": notebooks}))
+    else:
+        print(trial.report(runs))
+    return int(any(one.error for one in runs))
+
+
 def main() -> int:
     """Read the command line, do it, and turn what is foreseen to go wrong into one sentence."""
     parser = argparse.ArgumentParser(prog="python -m helpers", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (doctor, up, env, status, down, prepare, view, fault):
+    for command in (doctor, up, env, status, down, prepare, view, fault, rehearse):
         one = commands.add_parser(command.__name__, help=command.__doc__)
         one.set_defaults(command=command)
-        if command in (doctor, status):
+        if command in (doctor, status, rehearse):
             one.add_argument("--json", action="store_true", help="for programs")
         if command is up:
             one.add_argument(
                 "what", nargs="?", choices=["docker", "cloud", "cluster"], default="docker"
             )
-        if command is prepare:
+        if command is rehearse:
+            one.add_argument("number", nargs="*", type=int, help="of a notebook; all if left out")
+        if command in (prepare, rehearse):
             one.add_argument("--engine", action="store_true", help="the Engine in a VM too")
         if command is fault:
             one.add_argument("name", nargs="?", default="list", help="its name or the beginning")

@@ -20,7 +20,6 @@ from helpers.cloud.now import DOOR, HEADER
 from helpers.cluster.api import Api, ApiError
 
 NAME = "the live view"
-SLOW_SECONDS = 5  # memory and images are looked at so often
 MARKS = re.compile(rf"(?<![^\0])({ledger.MARK}|LAB_POD_UID)=([\w.-]+)".encode())
 SYSTEM = ("kube-system", "kube-public", "kube-node-lease", "local-path-storage")
 
@@ -62,7 +61,9 @@ class Seen:
 class Looker:
     """Looks again and again, and keeps its connections between two looks."""
 
-    def __init__(self) -> None:
+    def __init__(self, slow_seconds: float = 5) -> None:
+        """Look at memory and images only every so many seconds."""
+        self._slow_seconds = slow_seconds
         self._known: tuple = ()
         self._engine: containers.Engine | None = None
         self._docker = None
@@ -72,7 +73,7 @@ class Looker:
     def look(self) -> Seen:
         """Return what exists now."""
         seen, written = Seen(), ledger.entries()
-        marks, seen.pods = _processes()
+        marks, seen.pods, own = _processes()
         living = [one for one in written if one.kind == "process" and one.id in marks]
         seen.entries = [one for one in living if one.name != NAME]
         self._look_at_engine(seen, written)
@@ -81,10 +82,10 @@ class Looker:
             if name and (found := _cluster(name)):
                 seen.clusters.append(self._ask_cluster(found))
         when, seen.images, seen.memory_mb = self._slow
-        if time.monotonic() > when + SLOW_SECONDS:
+        if time.monotonic() > when + self._slow_seconds:
             ids = {one["Id"] for one in seen.containers}
-            pids = [pid for one in seen.entries for pid in marks[one.id]]
-            seen.images, seen.memory_mb = self._images(), memory_mb(pids + inside(ids))
+            pids = {pid for one in seen.entries for pid in marks[one.id]} | own | inside(ids)
+            seen.images, seen.memory_mb = self._images(), memory_mb(pids)
             self._slow = time.monotonic(), seen.images, seen.memory_mb
         return seen
 
@@ -127,7 +128,7 @@ class Looker:
         return there
 
 
-def memory_mb(pids: list[int]) -> int:
+def memory_mb(pids: set[int]) -> int:
     """Return what processes hold in MB; what several share is counted once, where we may look."""
     held = 0
     for pid in pids:
@@ -141,28 +142,34 @@ def memory_mb(pids: list[int]) -> int:
     return held >> 20
 
 
-def inside(ids: set[str]) -> list[int]:
+def inside(ids: set[str]) -> set[int]:
     """Return the processes of this machine that run in containers, by the containers' ids."""
-    found = []
+    found = set()
     for pid in _numbers() if ids else ():
         with contextlib.suppress(OSError):
             groups = Path(f"/proc/{pid}/cgroup").read_text()
             if any(one in groups for one in ids):
-                found.append(pid)
+                found.add(pid)
     return found
 
 
-def _processes() -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-    """Return our processes by the id of their entry in the ledger, and by the uid of their pod."""
+def _processes() -> tuple[dict[str, list[int]], dict[str, list[int]], set[int]]:
+    """Return our processes by the id of their entry in the ledger, and by the uid of their pod.
+
+    The third are those that were told to use this LAB_HOME, such as the kernels of notebooks.
+    """
     marks: dict[str, list[int]] = {}
     pods: dict[str, list[int]] = {}
+    own, home = set(), b"LAB_HOME=" + bytes(ledger.home())
     for pid in _numbers():
         with contextlib.suppress(OSError):
             variables = Path(f"/proc/{pid}/environ").read_bytes()
             for name, value in MARKS.findall(variables):
                 found = pods if name == b"LAB_POD_UID" else marks
                 found.setdefault(value.decode(), []).append(pid)
-    return marks, pods
+            if home in variables.split(b"\0"):
+                own.add(pid)
+    return marks, pods, own
 
 
 def _numbers() -> list[int]:
