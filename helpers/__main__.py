@@ -238,11 +238,31 @@ def rehearse(options: argparse.Namespace) -> int:
     return int(any(one.error for one in runs))
 
 
+def checkpoint(options: argparse.Namespace) -> int:
+    """Make this room ready to begin a notebook as if those before it had been done."""
+    from helpers import checkpoint as room
+    from helpers.rehearse import chosen
+
+    (path,), begin = chosen([options.number]), time.monotonic()
+    if found := room.left():
+        print("These run, or are left: " + ", ".join(one.name for one in reversed(found)))
+        if options.yes or input("Stop and remove them? [y/N] ").lower().startswith("y"):
+            room.stop(found)
+    if count := room.take(options.number):
+        print(f"{count} exercises of the notebooks before it are taken as done.")
+    for what, start in room.needs(options.number):
+        start()
+        print(f"Ready: {what}.", flush=True)
+    print(f"\nIn {time.monotonic() - begin:.0f} s ready to begin {room.address(path)}")
+    print('To begin in the middle, in a new cell after the first: lesson.resume("A heading")')
+    return 0
+
+
 def main() -> int:
     """Read the command line, do it, and turn what is foreseen to go wrong into one sentence."""
     parser = argparse.ArgumentParser(prog="python -m helpers", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (doctor, up, env, status, down, prepare, view, fault, rehearse):
+    for command in (doctor, up, env, status, down, prepare, view, fault, rehearse, checkpoint):
         one = commands.add_parser(command.__name__, help=command.__doc__)
         one.set_defaults(command=command)
         if command in (doctor, status, rehearse):
@@ -255,6 +275,9 @@ def main() -> int:
             one.add_argument("number", nargs="*", type=int, help="of a notebook; all if left out")
         if command in (prepare, rehearse):
             one.add_argument("--engine", action="store_true", help="the Engine in a VM too")
+        if command is checkpoint:
+            one.add_argument("number", type=int, help="of the notebook")
+            one.add_argument("--yes", action="store_true", help="stop what runs, without asking")
         if command is fault:
             one.add_argument("name", nargs="?", default="list", help="its name or the beginning")
     options = parser.parse_args()
