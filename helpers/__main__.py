@@ -245,9 +245,12 @@ def checkpoint(options: argparse.Namespace) -> int:
 
     (path,), begin = chosen([options.number]), time.monotonic()
     if found := room.left():
-        print("These run, or are left: " + ", ".join(one.name for one in reversed(found)))
-        if options.yes or input("Stop and remove them? [y/N] ").lower().startswith("y"):
+        shown = [one.name for one in reversed(found) if one.kind != "files"]
+        print(f"These run: {', '.join(shown) or 'none, but there are files of some'}.")
+        if options.yes or (sys.stdin.isatty() and input("Stop them? [y/N] ").lower() == "y"):
             room.stop(found)
+        else:
+            print("They stay as they are. --yes stops them.")
     if count := room.take(options.number):
         print(f"{count} exercises of the notebooks before it are taken as done.")
     for what, start in room.needs(options.number):

@@ -17,15 +17,13 @@ from werkzeug.wrappers import Request, Response
 from helpers.cloud import environment
 from helpers.cloud.environment import ACCOUNT
 
-DOOR = "/_lab/now"
-HEADER = "X-Lab-Secret"
 BUILDS = 4  # the newest
 
 
 def door(environ, start_response):
     """Tell what exists, as JSON (a WSGI application)."""
     secret = (environment.folder() / "secret").read_text()
-    if not hmac.compare_digest(Request(environ).headers.get(HEADER, ""), secret):
+    if not hmac.compare_digest(Request(environ).headers.get(environment.HEADER, ""), secret):
         return Response(status=403)(environ, start_response)
     found = {
         "instances": list(_instances()),

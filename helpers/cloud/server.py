@@ -26,7 +26,7 @@ def main() -> None:
     _slim()
     waiters.write(environment.folder() / "waiters")
     calls.CHECKS[:0] = [signatures.check, permissions.check]
-    calls.DOORS[now.DOOR] = now.door
+    calls.DOORS[environment.NOW] = now.door
     warnings.filterwarnings("ignore", module="moto")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # addresses may hold signatures
     make_server(

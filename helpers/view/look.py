@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import re
@@ -13,10 +12,7 @@ from pathlib import Path
 
 import urllib3
 
-from helpers import cluster, containers, ledger
-from helpers.cloud import environment
-from helpers.cloud import local as local_cloud
-from helpers.cloud.now import DOOR, HEADER
+from helpers import cloud, cluster, containers, ledger
 from helpers.cluster.api import Api, ApiError
 
 NAME = "the live view"
@@ -77,7 +73,7 @@ class Looker:
         living = [one for one in written if one.kind == "process" and one.id in marks]
         seen.entries = [one for one in living if one.name != NAME]
         self._look_at_engine(seen, written)
-        seen.aws = next(filter(None, map(_ask_cloud, seen.entries)), {})
+        seen.aws = cloud.contents()
         for name in dict.fromkeys(one.facts.get("cluster") for one in written):
             if name and (found := _cluster(name)):
                 seen.clusters.append(self._ask_cluster(found))
@@ -182,20 +178,6 @@ def client(engine: containers.Engine):
 
     options = docker.utils.kwargs_from_env(environment=engine.environment)
     return docker.APIClient(version="auto", timeout=5, **options)
-
-
-def _ask_cloud(entry: ledger.Entry) -> dict:
-    if entry.name != local_cloud.NAME:
-        return {}
-    link = http.client.HTTPConnection("127.0.0.1", entry.facts["port"], timeout=5)
-    try:
-        link.request("GET", DOOR, headers={HEADER: (environment.folder() / "secret").read_text()})
-        answer = link.getresponse()
-        return json.loads(answer.read()) if answer.status == 200 else {}
-    except (OSError, http.client.HTTPException, ValueError):
-        return {}
-    finally:
-        link.close()
 
 
 def _listed(api: Api, path: str) -> list[dict]:
