@@ -37,7 +37,9 @@ def door(environ, start_response):
             for one in list(here.buckets.values())
         ],
     }
-    return Response(json.dumps(found), content_type="application/json")(environ, start_response)
+    return Response(json.dumps(found, default=str), content_type="application/json")(
+        environ, start_response
+    )
 
 
 def _regions(package: str) -> list:
