@@ -206,8 +206,10 @@ def test_a_pod_and_a_node_are_killed(rung, home, monkeypatch, tmp_path):
     monkeypatch.setenv("LAB_PODS", rung)
     monkeypatch.setenv("LAB_CLUSTER", "ours")
     lab, url = cluster.start(), view.start()
-    (tmp_path / "Dockerfile").write_text('FROM python:3-slim\nCMD ["sleep", "300"]\n')
-    (node,), image = lab.nodes(), cluster.image("box:1", tmp_path)
+    folder = tmp_path / "box"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text('FROM python:3-slim\nCMD ["sleep", "300"]\n')
+    (node,), image = lab.nodes(), cluster.image("box:1", folder)
     kubectl("run", "box", "--image", image)
     pod = (f"Kubernetes: {lab.name}", node, "box")
     until(lambda: boxes(url).get(pod) == "Running")
