@@ -190,8 +190,12 @@ def view(options: argparse.Namespace) -> int:
     """Show in a browser what exists now, changing as cells run."""
     from helpers import view as page
 
+    address = page.start()
+    if prefix := os.environ.get("JUPYTERHUB_SERVICE_PREFIX"):  # the browser is elsewhere
+        inside = f"{prefix}proxy/{address.removeprefix('http://127.0.0.1:')}"
+        address = f"{inside} (behind the name of the server that you see in the browser)"
     print(
-        f"{page.start()}\nOpen this address, and keep it to yourself: it can break things.\n"
+        f"{address}\nOpen this address, and keep it to yourself: it can break things.\n"
         "In a notebook: from helpers import lesson, view; lesson.link(view.start())"
     )
     return 0

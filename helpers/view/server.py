@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from helpers import ledger
 from helpers.view import drawing, faults
@@ -98,12 +98,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Return the page, or what exists if that has changed since (204 if not)."""
-        there, _, seen = self._inside().partition("?seen=")
+        there = self._inside()
         if there == "":
             self._answer(200, PAGE.read_bytes(), "text/html; charset=utf-8")
         elif there == "now":
             text, mark = self.now.get()
-            changed = mark != seen
+            changed = [mark] != parse_qs(urlsplit(self.path).query).get("seen")
             self._answer(200 if changed else 204, text if changed else b"", mark=mark)
         else:
             self._answer(404)
@@ -126,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _inside(self) -> str:
         """Return the path behind the secret; "?" for who does not know it."""
-        secret, _, rest = self.path.lstrip("/").partition("/")
+        secret, _, rest = urlsplit(self.path).path.lstrip("/").partition("/")
         return rest if hmac.compare_digest(secret.encode(), self.secret.encode()) else "?"
 
     def _from_page(self) -> bool:
