@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -99,7 +100,7 @@ def run(path: Path) -> Run:
     with ThreadPoolExecutor() as pool:
         peak = pool.submit(_peak_mb, over)
         # In a thread, nbclient does not take Ctrl-C to itself.
-        work = pool.submit(publish.client(path, **hooks).execute)
+        work = pool.submit(publish.client(path, **hooks).execute, stderr=subprocess.DEVNULL)
         try:
             work.result()
         except publish.FAILURES as problem:
