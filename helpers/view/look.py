@@ -59,57 +59,65 @@ class Looker:
 
     def __init__(self, slow_seconds: float = 5) -> None:
         """Look at memory and images only every so many seconds."""
-        self._slow_seconds = slow_seconds
+        self._slow_seconds, self._next = slow_seconds, 0.0
+        self._images: list[str] = []
+        self._memory_mb = 0
+        self._marks: dict[str, list[int]] = {}
+        self._pods: dict[str, list[int]] = {}
         self._known: tuple = ()
         self._engine: containers.Engine | None = None
         self._docker = None
         self._apis: dict[str, Api] = {}
-        self._slow: tuple[float, list[str], int] = (0, [], 0)
 
     def look(self) -> Seen:
         """Return what exists now."""
-        seen, written = Seen(), ledger.entries()
-        marks, seen.pods, own = _processes()
-        living = [one for one in written if one.kind == "process" and one.id in marks]
-        seen.entries = [one for one in living if one.name != NAME]
-        self._look_at_engine(seen, written)
+        written, own = ledger.entries(), set()
+        if slow := time.monotonic() >= self._next:
+            self._marks, self._pods, own = _processes()
+        living = [one for one in written if one.kind == "process" and self._lives(one)]
+        seen = Seen([one for one in living if one.name != NAME], pods=self._pods)
+        self._look_at_engine(seen, written, slow)
         seen.aws = cloud.contents()
         for name in dict.fromkeys(one.facts.get("cluster") for one in written):
             if name and (found := _cluster(name)):
                 seen.clusters.append(self._ask_cluster(found))
-        when, seen.images, seen.memory_mb = self._slow
-        if time.monotonic() > when + self._slow_seconds:
-            ids = {one["Id"] for one in seen.containers}
-            pids = {pid for one in seen.entries for pid in marks[one.id]} | own | inside(ids)
-            seen.images, seen.memory_mb = self._images(), memory_mb(pids)
-            self._slow = time.monotonic(), seen.images, seen.memory_mb
+        if slow:
+            own |= {pid for one in seen.entries for pid in self._marks.get(one.id, [])}
+            self._memory_mb = memory_mb(own | inside({one["Id"] for one in seen.containers}))
+            self._images = self._list_images()
+            self._next = time.monotonic() + self._slow_seconds
+        seen.images, seen.memory_mb = self._images, self._memory_mb
         return seen
 
-    def _look_at_engine(self, seen: Seen, written: list[ledger.Entry]) -> None:
+    def _lives(self, entry: ledger.Entry) -> bool:
+        """Say whether a process or one of its children lives, without a look at all processes."""
+        mark = f"{ledger.MARK}={entry.id}".encode()
+        pids = filter(None, [entry.pid, *self._marks.get(entry.id, [])])
+        return any(mark in _variables(pid) for pid in pids)
+
+    def _look_at_engine(self, seen: Seen, written: list[ledger.Entry], slow: bool) -> None:
         known = tuple(
             one.id
             for one in [*written, *seen.entries]
             if one.kind == "engine" or one.facts.get("vm", {}).get("name") == "docker"
         )
-        if known != self._known:
-            self._known, self._engine = known, containers.running()
+        if known != self._known or (known and slow and not self._engine):
+            self._known, self._engine, self._next = known, containers.running(), 0.0
             self._docker = self._engine and client(self._engine)
-            self._slow = (0, [], 0)
         seen.engine = self._engine
         if self._docker:
             chosen = {"label": containers.label()}
             with contextlib.suppress(Exception):  # it goes just now
                 seen.containers = self._docker.containers(all=True, filters=chosen)
 
-    def _images(self) -> list[str]:
+    def _list_images(self) -> list[str]:
         found: set[str] = set()
         if self._docker:
             own = containers.prefix() + "/"
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # it goes just now
                 for one in self._docker.images(filters={"label": containers.label()}):
                     found |= {tag for tag in one["RepoTags"] or [] if not tag.startswith(own)}
-            found.discard("<none>:<none>")
-        return sorted(found)
+        return sorted(found - {"<none>:<none>"})
 
     def _ask_cluster(self, found: cluster.Cluster) -> Orchestrator:
         there = Orchestrator(found)
@@ -158,14 +166,22 @@ def _processes() -> tuple[dict[str, list[int]], dict[str, list[int]], set[int]]:
     pods: dict[str, list[int]] = {}
     own, home = set(), b"LAB_HOME=" + bytes(ledger.home())
     for pid in _numbers():
-        with contextlib.suppress(OSError):
-            variables = Path(f"/proc/{pid}/environ").read_bytes()
-            for name, value in MARKS.findall(variables):
-                found = pods if name == b"LAB_POD_UID" else marks
-                found.setdefault(value.decode(), []).append(pid)
-            if home in variables.split(b"\0"):
-                own.add(pid)
+        variables = _variables(pid)
+        for name, value in MARKS.findall(variables) if b"LAB_" in variables else ():
+            found = pods if name == b"LAB_POD_UID" else marks
+            found.setdefault(value.decode(), []).append(pid)
+        if home in variables.split(b"\0"):
+            own.add(pid)
     return marks, pods, own
+
+
+def _variables(pid: int) -> bytes:
+    """Return the environment of a process; nothing if it is gone or somebody else's."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 def _numbers() -> list[int]:
