@@ -14,6 +14,7 @@ BELOW = {
     "cloud": {"cluster", "containers", "vm", "machine", "ledger", "guard"},
     "cluster": {"containers", "vm", "machine", "ledger"},
     "bench": {"containers", "vm", "machine", "ledger"},
+    "teaching": {"rehearse", "checkpoint", "view", "machine"},
     "rehearse": {"publish", "view", "machine", "ledger"},
     "checkpoint": {"lesson", "view", "cloud", "cluster", "containers", "ledger"},
     "view": {"cloud", "cluster", "containers", "machine", "ledger"},
