@@ -136,14 +136,16 @@ def report(runs: list[Run]) -> str:
     for one in failed:
         section = one.cells[-1][0] if one.cells else "its kernel did not start"
         lines.append(f"\nFAILED {one.notebook}, code cell {len(one.cells)}, {section}: {one.error}")
-    lines.append(f"\nWill be slow in this room (cells of more than {SLOW_SECONDS} s):")
-    slow = [
-        f"  {one.notebook[:2]}  {seconds:4.0f} s  {section}"
-        for one in runs
-        for section, seconds in one.cells
-        if seconds > SLOW_SECONDS
-    ]
-    lines += slow or ["  nothing"]
+    lines.append(f"\nWill be slow in this room (cells of more than {SLOW_SECONDS} s, by section):")
+    slow: dict[tuple[str, str], list[float]] = {}
+    for one in runs:
+        for section, seconds in one.cells:
+            if seconds > SLOW_SECONDS:
+                slow.setdefault((one.notebook[:2], section), []).append(seconds)
+    for (number, section), cells in slow.items():
+        more = f", in {len(cells)} cells" if len(cells) > 1 else ""
+        lines.append(f"  {number}  {sum(cells):4.0f} s  {section}{more}")
+    lines += [] if slow else ["  nothing"]
     lines.append("\nMissing, emulated or stood in for in this room:")
     parts = [one for one in machine.survey() if one.why]
     for one in parts:

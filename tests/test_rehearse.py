@@ -53,10 +53,10 @@ def test_the_report_names_times_memory_and_the_section(notebook):
     assert path.read_bytes() == before, "nothing is saved"
     assert [section for section, _ in done.cells] == ["Quick", "Grow"]
     assert done.cells[1][1] > 3 and done.peak_mb > 0 and not done.error
-    done.cells[1] = ("Grow", 11.4)
+    done.cells[1:] = [("Grow", 11.4), ("Grow", 20.0)]
     shown = rehearse.report([done])
     assert "1 notebooks" in shown and "none failed" in shown
-    assert "01    11 s  Grow" in shown
+    assert "01    31 s  Grow, in 2 cells" in shown
 
 
 def test_a_failure_is_named_with_its_cell_and_its_error(notebook):
