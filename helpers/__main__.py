@@ -1,4 +1,4 @@
-"""The commands of the course: ``python -m helpers doctor | up | env | status | down | prepare``."""
+"""The commands of the course: ``python -m helpers COMMAND``, from ``doctor`` to ``down``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict
 
 from helpers import ledger, machine
+from helpers.teaching import checkpoint, fault, rehearse, view
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -190,17 +191,24 @@ def main() -> int:
     """Read the command line, do it, and turn what is foreseen to go wrong into one sentence."""
     parser = argparse.ArgumentParser(prog="python -m helpers", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (doctor, up, env, status, down, prepare):
+    for command in (doctor, up, env, status, down, prepare, view, fault, rehearse, checkpoint):
         one = commands.add_parser(command.__name__, help=command.__doc__)
         one.set_defaults(command=command)
-        if command in (doctor, status):
+        if command in (doctor, status, rehearse):
             one.add_argument("--json", action="store_true", help="for programs")
         if command is up:
             one.add_argument(
                 "what", nargs="?", choices=["docker", "cloud", "cluster"], default="docker"
             )
-        if command is prepare:
+        if command is rehearse:
+            one.add_argument("number", nargs="*", type=int, help="of a notebook; all if left out")
+        if command in (prepare, rehearse):
             one.add_argument("--engine", action="store_true", help="the Engine in a VM too")
+        if command is checkpoint:
+            one.add_argument("number", type=int, help="of the notebook")
+            one.add_argument("--yes", action="store_true", help="stop what runs, without asking")
+        if command is fault:
+            one.add_argument("name", nargs="?", default="list", help="its name or the beginning")
     options = parser.parse_args()
     try:
         return options.command(options)

@@ -35,15 +35,20 @@ def execute(path: Path, timeout: int = 600) -> nbformat.NotebookNode:
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed that was not meant to.
     """
-    notebook = nbformat.read(path, as_version=4)
-    nbclient.NotebookClient(
-        notebook,
-        timeout=timeout,
-        record_timing=False,
-        coalesce_streams=True,
-        resources={"metadata": {"path": str(path.parent)}},
-    ).execute()
-    return normalise(notebook)
+    return normalise(client(path, timeout).execute())
+
+
+def client(path: Path, timeout: int = 600, **more) -> nbclient.NotebookClient:
+    """Return what executes a notebook; nothing is written.
+
+    Args:
+        path: the notebook.
+        timeout: seconds that one cell may take.
+        more: further settings of the client.
+    """
+    resources = {"metadata": {"path": str(path.parent)}}
+    given = {"timeout": timeout, "coalesce_streams": True, "resources": resources, **more}
+    return nbclient.NotebookClient(nbformat.read(path, as_version=4), **given)
 
 
 def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -551,7 +551,7 @@ class TestBuilds:
 
         containers.engine()
         containers.image("debian:stable-slim")
-        box = Container("debian:stable-slim", privileged=False, watch=watch)
+        box = Container("debian:stable-slim", build="b:1", privileged=False, watch=watch)
         try:
             box.begin("sh", "/", {})
             with pytest.raises(Ended, match="TIMED_OUT"):

@@ -58,7 +58,7 @@ def test_env_leads_a_terminal_to_the_engine(home):
 
 
 def test_every_command_has_help_and_bad_words_are_refused(home):
-    for command in ("doctor", "up", "env", "status", "down", "prepare"):
+    for command in "doctor up env status down prepare view fault rehearse checkpoint".split():
         assert run(command, "--help").returncode == 0
     assert run("dance").returncode == 2 and "invalid choice" in run("dance").stderr
     assert run().returncode == 2

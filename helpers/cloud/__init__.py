@@ -22,8 +22,18 @@ reads policies, ``sts.caller`` says who it is, and ``sts.assume`` lets a service
 """
 
 from helpers.cloud.costs import bill
-from helpers.cloud.local import Cloud, CloudError, running, start, use
+from helpers.cloud.local import Cloud, CloudError, contents, running, start, use
 from helpers.cloud.recorder import recorded
 from helpers.cloud.watch import watch
 
-__all__ = ["Cloud", "CloudError", "bill", "recorded", "running", "start", "use", "watch"]
+__all__ = [
+    "Cloud",
+    "CloudError",
+    "bill",
+    "contents",
+    "recorded",
+    "running",
+    "start",
+    "use",
+    "watch",
+]

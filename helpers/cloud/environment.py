@@ -12,6 +12,7 @@ from helpers import guard, ledger
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 ROOT_KEY = "AKIALOCALCLOUDROOT00"
+NOW, HEADER = "/_lab/now", "X-Lab-Secret"  # where the local cloud tells what exists, and to whom
 
 
 def folder() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import http.client
+import json
 import os
 import shutil
 import socket
@@ -82,6 +83,23 @@ def running() -> Cloud | None:
         if _answers(entry):
             return _describe(entry)
     return None
+
+
+def contents() -> dict[str, list[dict]]:
+    """Return what exists in the local cloud (``helpers.cloud.now``); nothing if none answers."""
+    for entry in _entries():
+        link = http.client.HTTPConnection("127.0.0.1", entry.facts["port"], timeout=5)
+        try:
+            secret = {environment.HEADER: (environment.folder() / "secret").read_text()}
+            link.request("GET", environment.NOW, headers=secret)
+            answer = link.getresponse()
+            if answer.status == 200:
+                return json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError):
+            continue
+        finally:
+            link.close()
+    return {}
 
 
 def _entries() -> list[ledger.Entry]:

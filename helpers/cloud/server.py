@@ -16,7 +16,7 @@ from moto.utilities import utils
 from werkzeug.serving import make_server
 
 from helpers import guard
-from helpers.cloud import calls, environment, extensions, permissions, signatures, waiters
+from helpers.cloud import calls, environment, extensions, now, permissions, signatures, waiters
 
 
 def main() -> None:
@@ -26,6 +26,7 @@ def main() -> None:
     _slim()
     waiters.write(environment.folder() / "waiters")
     calls.CHECKS[:0] = [signatures.check, permissions.check]
+    calls.DOORS[environment.NOW] = now.door
     warnings.filterwarnings("ignore", module="moto")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # addresses may hold signatures
     make_server(

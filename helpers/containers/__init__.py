@@ -1,6 +1,6 @@
 """Containers: a Docker Engine that always answers, base images, a container from scratch."""
 
-from helpers.containers.daemon import Engine, engine, label, prefix
+from helpers.containers.daemon import Engine, engine, label, prefix, running
 from helpers.containers.engine_vm import EngineError, snapshot
 from helpers.containers.images import ImageError, image
 from helpers.containers.registries import Registry, RegistryError, registry
@@ -19,5 +19,6 @@ __all__ = [
     "place",
     "prefix",
     "registry",
+    "running",
     "snapshot",
 ]

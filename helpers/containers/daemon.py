@@ -75,6 +75,17 @@ def engine() -> Engine:
     return found
 
 
+def running() -> Engine | None:
+    """Return the Engine that this learner uses, if it answers. Nothing is started or set."""
+    known = [("docker", one.facts["env"], HERE) for one in ledger.entries("engine")]
+    if inside := engine_vm.running():
+        known.append(("docker in a VM", inside, OUTSIDE))
+    for rung, environment, address in reversed(known):
+        if version := machine.docker_version(environment["DOCKER_HOST"], environment):
+            return Engine(rung, environment, version, address)
+    return None
+
+
 def host() -> str:
     """Return the ``host`` of the Engine that ``engine`` would find, without starting one."""
     return HERE if os.environ.get("LAB_ENGINE") != "vm" and machine.docker_socket() else OUTSIDE

@@ -70,6 +70,14 @@ def start() -> tuple[dict[str, str], str]:
         return environment, version
 
 
+def running() -> dict[str, str] | None:
+    """Return the variables that lead to the Engine in our machine, if the machine runs."""
+    for found in vm.running():
+        if found.name == "docker":
+            return _environment(found)
+    return None
+
+
 def _version(environment: dict[str, str]) -> str:
     return machine.docker_version(environment["DOCKER_HOST"], environment, seconds=20)
 

@@ -177,7 +177,8 @@ class Build:
             name = image.ready(wanted["image"], self._tell_now, self._call)
             self._watch()
             privileged = bool(wanted.get("privilegedMode"))
-            self._container = Container(name, privileged=privileged, watch=self._watch)
+            about = {"build": self.facts["id"], "privileged": privileged, "watch": self._watch}
+            self._container = Container(name, **about)
         except (RuntimeError, PackageError, ClientError, docker.errors.DockerException) as problem:
             text = PULL.format(problem=said(problem))
             raise Failure("BUILD_CONTAINER_UNABLE_TO_PULL_IMAGE", text) from None

@@ -68,11 +68,14 @@ class Died(Exception):
 class Container:
     """A container that runs, and its shell."""
 
-    def __init__(self, image: str, *, privileged: bool, watch: Callable[[], None]) -> None:
+    def __init__(
+        self, image: str, *, build: str, privileged: bool, watch: Callable[[], None]
+    ) -> None:
         """Start a container.
 
         Args:
             image: an image in the Engine.
+            build: the id of the build, which the container carries as its label.
             privileged: whether it may use the Engine itself.
             watch: is called ten times a second while a command runs; what it raises ends that.
         """
@@ -88,7 +91,7 @@ class Container:
             stdin_open=True,
             auto_remove=True,
             network_mode="host" if self._here else "bridge",
-            labels=dict([containers.label().split("=")]),
+            labels=dict([containers.label().split("="), ("lab.build", build)]),
             volumes=[f"{SOCKET}:{SOCKET}"] if privileged else [],
         )
         about = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
