@@ -27,6 +27,8 @@ from pathlib import Path
 
 import psutil
 
+from helpers import ledger
+
 CGROUPS = Path("/sys/fs/cgroup")
 # What is needed for Kubernetes with a node, and for an Engine in a virtual machine with some pods.
 CLUSTER_MB, ENGINE_MB = 650, 650
@@ -123,7 +125,10 @@ def cached(
 
 
 def facts() -> dict:
-    """Return what the machine is: system, kernel, processor, cores, memory and disk in MB."""
+    """Return what the machine is: system, kernel, processor, cores, memory and disk in MB.
+
+    In a container that has a limit of memory, that limit counts, and what its processes hold.
+    """
     memory = psutil.virtual_memory()
     return {
         "system": platform.system(),
@@ -131,7 +136,7 @@ def facts() -> dict:
         "processor": _processor(),
         "cores": cores(),
         "memory_mb": min(memory.total, _memory_limit()) // 2**20,
-        "memory_free_mb": min(memory.available, _memory_limit()) // 2**20,
+        "memory_free_mb": min(memory.available, _memory_limit() - _memory_held()) // 2**20,
         "disk_free_mb": shutil.disk_usage(cache()).free // 2**20,
     }
 
@@ -361,10 +366,12 @@ def pods() -> tuple[str, str]:
     if forced := os.environ.get("LAB_PODS"):
         return forced, f"LAB_PODS={forced} is set"
     part = _container_part()
-    free = facts()["memory_free_mb"]
-    if part.rung == "docker in a VM" and free < CLUSTER_MB + ENGINE_MB:
-        needed = f"a Docker Engine in a VM beside it would need {CLUSTER_MB + ENGINE_MB} MB"
-        return "process", f"{free} MB of memory are free, and {needed}"
+    if part.rung == "docker in a VM":
+        free, runs = facts()["memory_free_mb"], [one.name for one in ledger.entries("process")]
+        needed = CLUSTER_MB + (0 if "virtual machine docker" in runs else ENGINE_MB)
+        if free < needed:
+            why = f"a Docker Engine in a VM beside it would need {needed} MB"
+            return "process", f"{free} MB of memory are free, and {why}"
     return ("process", part.why) if part.rung == "none" else (part.rung, part.why)
 
 
@@ -534,6 +541,22 @@ def _memory_limit() -> int:
         except (OSError, ValueError):
             continue
     return 2**62
+
+
+def _memory_held() -> int:
+    """Return the bytes that this control group has taken and cannot give back (no file pages)."""
+    for folder, used in ((CGROUPS, "current"), (CGROUPS / "memory", "usage_in_bytes")):
+        try:
+            held = int((folder / f"memory.{used}").read_text())
+            lines = (folder / "memory.stat").read_text().splitlines()
+        except (OSError, ValueError):
+            continue
+        known = {name: int(value) for name, value in map(str.split, lines)}
+        return held - sum(
+            known.get(f"total_{name}", known.get(name, 0))
+            for name in ("active_file", "inactive_file")
+        )
+    return 0
 
 
 def _processor() -> str:

@@ -1,7 +1,7 @@
 """Containers: a Docker Engine that always answers, base images, a container from scratch."""
 
 from helpers.containers.daemon import Engine, engine, label, prefix
-from helpers.containers.engine_vm import EngineError, snapshot
+from helpers.containers.engine_vm import EngineError, extend, snapshot
 from helpers.containers.images import ImageError, image
 from helpers.containers.registries import Registry, RegistryError, registry
 from helpers.containers.scratch import Place, place
@@ -14,6 +14,7 @@ __all__ = [
     "Registry",
     "RegistryError",
     "engine",
+    "extend",
     "image",
     "label",
     "place",
