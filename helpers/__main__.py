@@ -183,13 +183,14 @@ def prepare(options: argparse.Namespace) -> int:
     bench.binary()
     registries.program()
     address = machine.docker_socket()
-    get = images.archive
-    if address and machine.registry({"DOCKER_HOST": address}).works:
-        containers.engine()
-        get = containers.image
-    for name in images.STAND_INS:
-        get(name)
-    build_image.archive()
+    if address:
+        get = images.archive
+        if machine.registry({"DOCKER_HOST": address}).works:
+            containers.engine()
+            get = containers.image
+        for name in images.STAND_INS:
+            get(name)
+        build_image.archive()
     if options.engine or not address:
         containers.extend(build_image.baked(), _add_images)
     print("All that the lessons need is in the cache.")

@@ -91,12 +91,16 @@ def build() -> str:
         for name in FILES:
             (repository / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, repository / name)
-        seed = f"cp -a {machine.cache()} ~/.cache/server-deployment-course; "
-        seed = f"mkdir -p ~/.cache; {seed if os.environ.get('POD_SEED') else ''}"
-        script = f"cp -a /repository/. ~ && {seed}export PATH=$HOME/.venv/bin:$PATH && cd && "
+        cache = Path(scratch) / "server-deployment-course"
+        cache.mkdir()
+        if os.environ.get("POD_SEED"):
+            say("cp", "-a", f"{machine.cache()}/.", str(cache))
+        say("chown", "-R", "1000:1000", scratch)
+        script = "mkdir ~/.cache; cp -a /repository/. ~; cp -a /cache/. ~/.cache; cd; "
+        script += "export PATH=$HOME/.venv/bin:$PATH; bash binder/postBuild; "
+        script += "du -sm ~/.venv ~/.cache/*/*"
+        mounts = [f"{repository}:/repository:ro", f"{cache}:/cache/{cache.name}:ro"]
         course = f"{words}/pod:course"
-        script += "bash binder/postBuild && du -sm ~/.venv ~/.cache/*/*"
-        mounts = [f"{repository}:/repository:ro", f"{machine.cache()}:{machine.cache()}:ro"]
         _step(python, course, script, mounts=mounts)
     print(say("docker", "history", "--format", "{{.Size}}\t{{.Comment}}", course))
     return course
