@@ -4,7 +4,7 @@ from helpers.containers.daemon import Engine, engine, label, prefix
 from helpers.containers.engine_vm import EngineError, extend, snapshot
 from helpers.containers.images import ImageError, image
 from helpers.containers.registries import Registry, RegistryError, registry
-from helpers.containers.scratch import Place, place
+from helpers.containers.scratch import Place, place, release
 
 __all__ = [
     "Engine",
@@ -20,5 +20,6 @@ __all__ = [
     "place",
     "prefix",
     "registry",
+    "release",
     "snapshot",
 ]
