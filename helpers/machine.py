@@ -142,7 +142,12 @@ def facts() -> dict:
 
 
 def cores() -> int:
-    """Return how many processors this process may use, a container's quota included."""
+    """Return how many processors this process may use, a container's quota included.
+
+    ``LAB_CORES`` says it for a machine that will have fewer than this one.
+    """
+    if told := os.environ.get("LAB_CORES"):
+        return int(told)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     for quota, period in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:

@@ -186,3 +186,9 @@ def test_in_a_container_its_limit_and_what_it_holds_count(tmp_path, monkeypatch,
     if facts["memory_mb"] < 2048:
         pytest.skip("this machine has less memory than the container of the test")
     assert (facts["memory_mb"], facts["memory_free_mb"]) == (2048, 1024)
+
+
+def test_fewer_processors_can_be_told(monkeypatch):
+    monkeypatch.setenv("LAB_CORES", "1")
+    assert machine.cores() == 1
+    assert machine.facts()["cores"] == 1
