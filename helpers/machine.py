@@ -372,8 +372,9 @@ def pods() -> tuple[str, str]:
         return forced, f"LAB_PODS={forced} is set"
     part = _container_part()
     if part.rung == "docker in a VM":
-        free, runs = facts()["memory_free_mb"], [one.name for one in ledger.entries("process")]
-        needed = CLUSTER_MB + (0 if "virtual machine docker" in runs else ENGINE_MB)
+        free = facts()["memory_free_mb"]
+        engines = [e for e in ledger.entries("process") if e.name == "virtual machine docker"]
+        needed = CLUSTER_MB + (0 if any(e.alive() for e in engines) else ENGINE_MB)
         if free < needed:
             why = f"a Docker Engine in a VM beside it would need {needed} MB"
             return "process", f"{free} MB of memory are free, and {why}"
