@@ -105,20 +105,30 @@ def _use_cluster() -> None:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Show what runs now, since when, and what that costs on AWS."""
+    """Show what runs now, since when, what memory it holds, and what it costs on AWS."""
     found = [(entry, entry.alive()) for entry in ledger.entries()]
-    bill = _bill()
+    held, facts, bill = ledger.memory(), machine.facts(), _bill()
     if options.json:
-        runs = [{**asdict(entry), "alive": alive} for entry, alive in found]
-        print(json.dumps({"runs": runs, "costs": [asdict(item) for item in bill]}))
+        runs = [
+            {**asdict(one), "alive": alive, "memory_mb": held.get(one.id, 0)}
+            for one, alive in found
+        ]
+        memory = {key: facts[key] for key in ("memory_mb", "memory_free_mb")}
+        costs = [asdict(item) for item in bill]
+        print(json.dumps({"runs": runs, "costs": costs, "machine": memory}))
         return 0
     shown = [(entry, alive) for entry, alive in found if alive]
     for entry, _ in shown:
         minutes = (time.time() - entry.since) / 60
         where = f"process {entry.pid}" if entry.pid else entry.facts.get("path", "")
         where = where.replace(f"{ledger.home()}{os.sep}", f"{ledger.home().name}{os.sep}")
-        print(f"{entry.name:40}{minutes:7.1f} min  {where}")
-    if not shown:
+        memory = f"{held[entry.id]:5} MB" if entry.id in held else 8 * " "
+        print(f"{entry.name:40}{minutes:7.1f} min {memory}  {where}")
+    if shown:
+        total = sum(held.get(entry.id, 0) for entry, _ in shown)
+        free = f"{facts['memory_free_mb']} of {facts['memory_mb']} MB are free"
+        print(f"{'Memory held by all of it':40}{total:17} MB  ({free})")
+    else:
         print("Nothing runs.")
     if bill:
         from helpers.cloud.costs import HOURS_A_MONTH
@@ -174,17 +184,29 @@ def prepare(options: argparse.Namespace) -> int:
     bench.binary()
     registries.program()
     address = machine.docker_socket()
-    get = images.archive
-    if address and machine.registry({"DOCKER_HOST": address}).works:
-        containers.engine()
-        get = containers.image
-    for name in images.STAND_INS:
-        get(name)
-    build_image.archive()
+    if address:
+        get = images.archive
+        if machine.registry({"DOCKER_HOST": address}).works:
+            containers.engine()
+            get = containers.image
+        for name in images.STAND_INS:
+            get(name)
+        build_image.archive()
     if options.engine or not address:
-        containers.snapshot()
+        containers.extend(build_image.baked(), _add_images)
     print("All that the lessons need is in the cache.")
     return 0
+
+
+def _add_images() -> None:
+    """Load what the lessons need on top of the small base images."""
+    from helpers.cloud.codebuild import image as build_image
+    from helpers.containers import images
+
+    for name in images.STAND_INS:
+        if name not in images.SMALL:
+            images.load_stand_in(name, label=images.BASE)
+    build_image.load(build_image.baked(), images.BASE, images.SMALL[-1])
 
 
 def main() -> int:

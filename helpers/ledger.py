@@ -228,6 +228,20 @@ def down() -> list[str]:
     return [entry.name for entry in entries()]
 
 
+def memory() -> dict[str, int]:
+    """Return the MB of memory that the processes of each entry hold, by the entry's id.
+
+    A page that several processes share counts by its share where the system tells it (PSS).
+    """
+    held: dict[str, int] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if owner := process.environ().get(MARK):
+                full = process.memory_full_info()
+                held[owner] = held.get(owner, 0) + getattr(full, "pss", full.rss)
+    return {owner: size >> 20 for owner, size in held.items()}
+
+
 def _folder() -> Path:
     path = home() / "ledger"
     path.mkdir(exist_ok=True)

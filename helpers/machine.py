@@ -27,6 +27,8 @@ from pathlib import Path
 
 import psutil
 
+from helpers import ledger
+
 CGROUPS = Path("/sys/fs/cgroup")
 # What is needed for Kubernetes with a node, and for an Engine in a virtual machine with some pods.
 CLUSTER_MB, ENGINE_MB = 650, 650
@@ -123,7 +125,10 @@ def cached(
 
 
 def facts() -> dict:
-    """Return what the machine is: system, kernel, processor, cores, memory and disk in MB."""
+    """Return what the machine is: system, kernel, processor, cores, memory and disk in MB.
+
+    In a container that has a limit of memory, that limit counts, and what its processes hold.
+    """
     memory = psutil.virtual_memory()
     return {
         "system": platform.system(),
@@ -131,13 +136,18 @@ def facts() -> dict:
         "processor": _processor(),
         "cores": cores(),
         "memory_mb": min(memory.total, _memory_limit()) // 2**20,
-        "memory_free_mb": min(memory.available, _memory_limit()) // 2**20,
+        "memory_free_mb": min(memory.available, _memory_limit() - _memory_held()) // 2**20,
         "disk_free_mb": shutil.disk_usage(cache()).free // 2**20,
     }
 
 
 def cores() -> int:
-    """Return how many processors this process may use, a container's quota included."""
+    """Return how many processors this process may use, a container's quota included.
+
+    ``LAB_CORES`` says it for a machine that will have fewer than this one.
+    """
+    if told := os.environ.get("LAB_CORES"):
+        return int(told)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     for quota, period in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
@@ -361,10 +371,13 @@ def pods() -> tuple[str, str]:
     if forced := os.environ.get("LAB_PODS"):
         return forced, f"LAB_PODS={forced} is set"
     part = _container_part()
-    free = facts()["memory_free_mb"]
-    if part.rung == "docker in a VM" and free < CLUSTER_MB + ENGINE_MB:
-        needed = f"a Docker Engine in a VM beside it would need {CLUSTER_MB + ENGINE_MB} MB"
-        return "process", f"{free} MB of memory are free, and {needed}"
+    if part.rung == "docker in a VM":
+        free = facts()["memory_free_mb"]
+        engines = [e for e in ledger.entries("process") if e.name == "virtual machine docker"]
+        needed = CLUSTER_MB + (0 if any(e.alive() for e in engines) else ENGINE_MB)
+        if free < needed:
+            why = f"a Docker Engine in a VM beside it would need {needed} MB"
+            return "process", f"{free} MB of memory are free, and {why}"
     return ("process", part.why) if part.rung == "none" else (part.rung, part.why)
 
 
@@ -534,6 +547,22 @@ def _memory_limit() -> int:
         except (OSError, ValueError):
             continue
     return 2**62
+
+
+def _memory_held() -> int:
+    """Return the bytes that this control group has taken and cannot give back (no file pages)."""
+    for folder, used in ((CGROUPS, "current"), (CGROUPS / "memory", "usage_in_bytes")):
+        try:
+            held = int((folder / f"memory.{used}").read_text())
+            lines = (folder / "memory.stat").read_text().splitlines()
+        except (OSError, ValueError):
+            continue
+        known = {name: int(value) for name, value in map(str.split, lines)}
+        return held - sum(
+            known.get(f"total_{name}", known.get(name, 0))
+            for name in ("active_file", "inactive_file")
+        )
+    return 0
 
 
 def _processor() -> str:

@@ -21,7 +21,7 @@ BELOW = {
     "lesson": {"machine", "ledger"},
     "containers": {"vm", "machine", "ledger"},
     "vm": {"machine", "ledger"},
-    "machine": set(),
+    "machine": {"ledger"},
     "ledger": set(),
     "guard": set(),
     "install": set(),

@@ -40,6 +40,20 @@ def test_status_and_down(home):
     assert not psutil_alive(entry["pid"])
 
 
+def test_status_tells_what_memory_is_held(home):
+    program = "x = bytearray(60 << 20); print(len(x), flush=True); import time; time.sleep(300)"
+    words = [sys.executable, "-c", program]
+    process, entry = ledger.spawn("a big one", words, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    told = json.loads(run("status", "--json").stdout)
+    (known,) = told["runs"]
+    assert 60 <= known["memory_mb"] < 120
+    assert 0 < told["machine"]["memory_free_mb"] < told["machine"]["memory_mb"]
+    shown = run("status").stdout
+    assert "Memory held by all of it" in shown and "MB are free" in shown
+    process.stdout.close()
+
+
 def test_down_fails_and_names_what_is_left(home):
     entry = ledger.record(
         "engine", "containers", env={"DOCKER_HOST": "unix:///no/engine.sock"}, label="lab=x"

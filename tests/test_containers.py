@@ -195,3 +195,14 @@ def test_the_from_scratch_container_works_on_its_own(home):
     done = sh(f"{sys.executable} {place.script} {place.root} sh -c 'echo $$'")
     assert done.stdout == "1\n"
     shutil.rmtree(place.root)
+
+
+@needs_qemu
+def test_the_machine_of_a_place_makes_room_only_where_memory_is_scarce(home, monkeypatch, capsys):
+    monkeypatch.setattr(machine, "namespaces", lambda: machine.Probe(False))
+    there = containers.place().machine
+    containers.release(needed_mb=1)
+    assert there.alive() and not capsys.readouterr().out.endswith("were free.\n")
+    containers.release(needed_mb=10**7)
+    assert not there.alive() and "scratch is stopped" in capsys.readouterr().out
+    containers.release(needed_mb=10**7)  # and nothing is there any more

@@ -159,3 +159,36 @@ def test_cores_respect_a_quota(tmp_path, monkeypatch):
     (tmp_path / "cpu.max").write_text("100000 100000")
     assert machine.cores() == 1
     assert everything <= os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "memory.max": "2147483648",
+            "memory.current": "1610612736",
+            "memory.stat": "anon 1\nactive_file 268435456\ninactive_file 268435456",
+        },
+        {
+            "memory/memory.limit_in_bytes": "2147483648",
+            "memory/memory.usage_in_bytes": "1610612736",
+            "memory/memory.stat": "total_inactive_file 0\ntotal_active_file 536870912",
+        },
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_in_a_container_its_limit_and_what_it_holds_count(tmp_path, monkeypatch, files):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    facts = machine.facts()
+    if facts["memory_mb"] < 2048:
+        pytest.skip("this machine has less memory than the container of the test")
+    assert (facts["memory_mb"], facts["memory_free_mb"]) == (2048, 1024)
+
+
+def test_fewer_processors_can_be_told(monkeypatch):
+    monkeypatch.setenv("LAB_CORES", "1")
+    assert machine.cores() == 1
+    assert machine.facts()["cores"] == 1

@@ -12,10 +12,11 @@ import socket
 import sys
 from dataclasses import dataclass
 
-from helpers import ledger
+from helpers import ledger, machine
 from helpers.cloud import environment
 
 NAME = "local cloud"
+ROOM_MB = 1000  # what an EKS cluster takes, with its nodes and their pods
 
 
 class CloudError(RuntimeError):
@@ -50,7 +51,8 @@ def start(*plan: str) -> Cloud:
 
     Args:
         plan: what is going to be made, in the words of ``data/prices.csv`` (``t3.micro``): for a
-            real account its cost an hour is printed.
+            real account its cost an hour is printed. Where an EKS cluster is among it, and memory
+            is scarce, the cluster of ``cluster.start`` is stopped if it has no pods.
 
     Raises:
         CloudError: the local cloud does not start or answer, or the real account is not the one
@@ -65,7 +67,23 @@ def start(*plan: str) -> Cloud:
         found = running() or _launch()
         ledger.use(*_entries())
     use(found)
+    _make_room(plan)
     return found
+
+
+def _make_room(plan: tuple[str, ...]) -> None:
+    """Stop what other pages have left running, where memory is too little for it and the plan."""
+    from helpers import cluster, containers
+
+    containers.release(ROOM_MB)
+    idle = cluster.running() if "EKS cluster" in plan else None
+    free = machine.facts()["memory_free_mb"]
+    if free > ROOM_MB or not idle or not idle.ours or idle.api.get("/api/v1/pods")["items"]:
+        return
+    print(f"Cluster {idle.name}, which has no pods, is stopped: {free} MB of memory were free.")
+    if idle.rung != "process":
+        containers.engine()
+    idle.delete()
 
 
 def use(found: Cloud) -> None:

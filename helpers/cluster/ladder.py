@@ -40,6 +40,9 @@ def start(nodes: int = 1) -> Cluster:
         elif not found and machine.kind().works:
             found = _kind(nodes)
         elif not found:
+            from helpers import containers
+
+            containers.release(machine.CLUSTER_MB + machine.ENGINE_MB)
             print("Starting Kubernetes (about 8 s) … ", end="", flush=True)
             found = local.create(NAME)
             print("done.", flush=True)

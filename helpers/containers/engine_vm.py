@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -150,23 +151,53 @@ def _make(draft: Path) -> None:
         base = Path(scratch) / "disk.qcow2"
         vm.qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, base)
         raw.unlink()
-        chosen = kernel.default()
-        archive = initramfs.base(chosen, [*kernel.DEVICES, *kernel.ENGINE])
+        archive = initramfs.base(kernel.default(), [*kernel.DEVICES, *kernel.ENGINE])
         archive.file("pivot", b"")
-        initrd = draft / "initrd"
-        initrd.write_bytes(archive.bytes())
-        built = vm.boot(
-            initrd,
-            memory=MEMORY_MB,
-            cpus=min(2, machine.cores()),
-            ports=(2376,),
-            disk=base,
-            outbound=True,
-            guest_command=_forwarder(),
-        )
-        with built:
-            _bake(built, draft)
+        (draft / "initrd").write_bytes(archive.bytes())
+        with _boot(draft, base) as built:
+            _bake(built, draft, _load_bases)
             built.snapshot(folder=draft / "snapshot")
+
+
+def extend(recipe: str, load: Callable[[], None]) -> None:
+    """Add images to the saved machine, so that they are in its Engine from the start.
+
+    Args:
+        recipe: tells what is added; when it changes, the machine is made anew.
+        load: loads them into the Engine that the environment names.
+
+    Raises:
+        EngineError: its Engine does not start.
+    """
+    told = _folder() / "added"
+    if told.exists() and told.read_text() == recipe:
+        return
+    if told.exists():
+        shutil.rmtree(_folder())
+    saved, folder = snapshot().folder, _folder()
+    print("Adding the course's images to that machine (once, about 400 s) … ", end="", flush=True)
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        # It is booted, not restored: the memory of a restored one would be saved page by page.
+        with _boot(folder, saved / "disk.qcow2") as built:
+            _bake(built, folder, load)
+            built.snapshot(folder=Path(scratch) / "new")
+        saved.rename(Path(scratch) / "old")
+        (Path(scratch) / "new").rename(saved)
+    told.write_text(recipe)
+    print(f"done in {time.monotonic() - begin:.1f} s", flush=True)
+
+
+def _boot(folder: Path, disk: Path) -> vm.VM:
+    return vm.boot(
+        folder / "initrd",
+        memory=MEMORY_MB,
+        cpus=min(2, machine.cores()),
+        ports=(2376,),
+        disk=disk,
+        outbound=True,
+        guest_command=_forwarder(),
+    )
 
 
 def provide_command() -> None:
@@ -207,6 +238,10 @@ def _write_disk(root: Path, certificates_: Path, disk: Path) -> None:
         (root / name).chmod(0o755)
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\ndocker:x:999:\n")
+    # The Engine looks up "localhost" whenever it unpacks something: without an answer here it
+    # would wait for a name server, which a machine without a network does not have.
+    (root / "etc/hosts").write_text("127.0.0.1 localhost docker\n")
+    (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
     with open(disk, "wb") as file:
         file.truncate(8 << 30)
     mke2fs = shutil.which("mke2fs", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
@@ -217,9 +252,14 @@ def _write_disk(root: Path, certificates_: Path, disk: Path) -> None:
     )
 
 
-def _bake(built: vm.VM, draft: Path) -> None:
-    """Wait for the Engine, load the base images, and make the machine small before it is saved."""
-    environment = _environment(built, draft / "tls")
+def _load_bases() -> None:
+    for name in images.SMALL:
+        images.load_stand_in(name, label=images.BASE)
+
+
+def _bake(built: vm.VM, folder: Path, load: Callable[[], None]) -> None:
+    """Wait for the Engine, load images, and make the machine small before it is saved."""
+    environment = _environment(built, folder / "tls")
     deadline = time.monotonic() + 120
     while not machine.docker_version(environment["DOCKER_HOST"], environment):
         if time.monotonic() > deadline:
@@ -228,9 +268,9 @@ def _bake(built: vm.VM, draft: Path) -> None:
         time.sleep(0.2)
     before = dict(os.environ)
     os.environ.update(environment)
+    os.environ.pop("LAB_LABEL", None)
     try:
-        for name in images.SMALL:
-            images.load_stand_in(name, label="lab.base=1")
+        load()
     finally:
         os.environ.clear()
         os.environ.update(before)

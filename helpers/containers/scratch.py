@@ -90,6 +90,14 @@ def place(*, limits: bool = True) -> Place:
     return Place("namespaces in a VM", "/scratch", "python3", found)
 
 
+def release(needed_mb: int) -> None:
+    """Stop the machine that ``place`` has started, if less memory than so many MB is free."""
+    found = next((one for one in vm.running() if one.name == "scratch"), None)
+    if found and (free := machine.facts()["memory_free_mb"]) < needed_mb:
+        print(f"Virtual machine scratch is stopped: {free} MB of memory were free.")
+        found.stop()
+
+
 def _make_root(root: Path) -> None:
     (root / "bin").mkdir(parents=True)
     shutil.copy2(initramfs.busybox(), root / "bin/busybox")

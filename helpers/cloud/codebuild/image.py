@@ -73,11 +73,22 @@ def ready(name: str, say: Callable[[str], None], call: Caller) -> str:
     ours = f"{containers.prefix()}/codebuild"
     say(f"Image {name} has 10 GB; a small one with Debian's tools stands in for it")
     with _loading:
-        there = subprocess.run(["docker", "images", "-q", ours], capture_output=True).stdout
-        if not there:
+        if not _there(ours) and _there(baked()):
+            subprocess.run(["docker", "tag", baked(), ours], check=True)
+        elif not _there(ours):
             say("It is made now, once; this may take a minute")
-            _load(ours)
+            stand_in = containers.image(images.SMALL[-1]).startswith("stand-in")
+            load(ours, containers.label(), images.SMALL[-1] if stand_in else "scratch")
     return ours
+
+
+def baked() -> str:
+    """Return the image's name in an Engine that has had it from the start."""
+    return f"lab/codebuild:{_recipe()}"
+
+
+def _there(name: str) -> bool:
+    return bool(subprocess.run(["docker", "images", "-q", name], capture_output=True).stdout)
 
 
 def _pull(name: str, call: Caller) -> None:
@@ -89,13 +100,22 @@ def _pull(name: str, call: Caller) -> None:
     docker.from_env().images.pull(name, auth_config=auth)
 
 
-def _load(name: str) -> None:
-    """Make the image from archives; of Python's image only where that is a stand-in itself."""
-    parts, below = [archive()], images.SMALL[-1]
-    if not containers.image(below).startswith("stand-in"):
-        parts, below = [*map(images.archive, images.SMALL), *parts], "scratch"
+def load(name: str, label: str, below: str) -> None:
+    """Make the image from archives, in the Engine that the environment names.
+
+    Args:
+        name: what it is called there.
+        label: put on it, so that it is found again and removed.
+        below: Python's stand-in, if that is there, or ``scratch``: then its files come with it.
+
+    Raises:
+        ImageError: it could not be made.
+    """
+    parts = [archive()]
+    if below == "scratch":
+        parts = [*map(images.archive, images.SMALL), *parts]
     with tempfile.TemporaryDirectory() as context:
-        lines = [f"FROM {below}", f"LABEL {containers.label()}"]
+        lines = [f"FROM {below}", f"LABEL {label}"]
         for part in parts:
             shutil.copyfile(part, Path(context) / part.name)
             lines.append(f"ADD {part.name} /")
@@ -113,15 +133,18 @@ def _load(name: str) -> None:
 
 def archive() -> Path:
     """Return the tar archive of what the image has above Python's."""
-    parts = [Path(__file__).read_bytes(), Path(guard.__file__).read_bytes()]
-    recipe = hashlib.sha256(b"".join(parts) + version("awscli").encode()).hexdigest()
     return machine.cached(
-        f"images/codebuild-{recipe[:8]}.tar.gz",
+        f"images/codebuild-{_recipe()}.tar.gz",
         _write,
         what="Building an image for builds",
         seconds=30,
         replaces=f"codebuild-{'?' * 8}.tar.gz",
     )
+
+
+def _recipe() -> str:
+    parts = [Path(__file__).read_bytes(), Path(guard.__file__).read_bytes()]
+    return hashlib.sha256(b"".join(parts) + version("awscli").encode()).hexdigest()[:8]
 
 
 def _write(draft: Path) -> None:
