@@ -24,8 +24,8 @@ def choices(path):
             yield question, right.index(True)
 
 
-def test_there_are_no_quizzes_without_a_lesson():
-    assert {one.name for one in QUIZZES.iterdir()} <= {f"{path.stem}.json" for path in LESSONS}
+def test_there_are_no_quizzes_without_a_notebook():
+    assert {one.stem for one in QUIZZES.iterdir()} <= {path.stem for path in PATHS}
 
 
 @each_lesson
