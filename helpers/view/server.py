@@ -42,7 +42,8 @@ def start() -> str:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
         page = f"http://127.0.0.1:{listening.getsockname()[1]}/{secrets.token_urlsafe(18)}/"
         command = [sys.executable, "-m", "helpers.view", str(listening.fileno())]
-        ledger.spawn(NAME, command, facts={"page": page}, pass_fds=[listening.fileno()])
+        with ledger.for_all():  # it outlives the lesson that has asked for it
+            ledger.spawn(NAME, command, facts={"page": page}, pass_fds=[listening.fileno()])
     if not _answers(page):  # it listens already, so this waits for it
         raise RuntimeError("The page's server does not start: `python -m helpers view` once more.")
     return page
