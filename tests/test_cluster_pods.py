@@ -386,7 +386,9 @@ def test_limits_are_kept(lab, run, containers_only):  # noqa: F811
     ended = first(name)["state"]["terminated"]
     assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
     own = first(name)["containerID"].removeprefix("docker://")
-    settings = docker.from_env().api.inspect_container(own)["HostConfig"]
+    known = docker.from_env().api.inspect_container(own)
+    assert known["Config"]["Healthcheck"] == {"Test": ["NONE"]}  # a pod has probes
+    settings = known["HostConfig"]
     assert (settings["NanoCpus"], settings["CpuShares"]) == (500_000_000, 102)
     assert settings["Memory"] == settings["MemorySwap"] == 32 << 20
 

@@ -40,7 +40,9 @@ class Settings:
 
     def command(self, memory_file: str) -> list[str]:
         """Return the QEMU command line; paths are relative to the machine's folder."""
-        accelerator = self.accelerator + (",tb-size=256" if self.accelerator == "tcg" else "")
+        accelerator = self.accelerator
+        if accelerator == "tcg":  # translated code takes up to so many MB, besides the guest's own
+            accelerator += f",tb-size={max(64, min(256, self.memory // 4))}"
         network = "user,id=net" + ("" if self.outbound else ",restrict=on")
         for guest, host in self.ports.items():
             network += f",hostfwd=tcp:{self.address}:{host}-:{guest}"

@@ -21,6 +21,7 @@ def process(spec: dict, container: dict) -> dict:
         "read_only": rights.get("readOnlyRootFilesystem", False),
         "cap_add": rights.get("capabilities", {}).get("add"),
         "cap_drop": rights.get("capabilities", {}).get("drop"),
+        "healthcheck": {"test": ["NONE"]},  # the image's own: a pod has probes instead
         "cpu_shares": max(2, int(quantity(requests_.get("cpu", 0)) * 1024)),
     }
     if "runAsUser" in rights or "runAsGroup" in rights:
