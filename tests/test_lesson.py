@@ -63,9 +63,11 @@ def test_links_go_through_the_proxy_where_the_browser_is_elsewhere(shown, monkey
     lesson.link("http://127.0.0.1:4321/page", "the page")
     monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/user/ann/")
     lesson.link("http://127.0.0.1:4321/page", "the page")
+    lesson.link("http://127.8.9.10:80/page?q=1", "the page")
     assert [data.data for data, _ in shown] == [
         "[the page](http://127.0.0.1:4321/page)",
         "[the page](/user/ann/proxy/4321/page)",
+        "[the page](/user/ann/proxy/127.8.9.10:80/page?q=1)",
     ]
 
 

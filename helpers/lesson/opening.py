@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from helpers import machine
 from helpers.lesson import pages
@@ -66,9 +67,11 @@ def link(url: str, text: str | None = None) -> None:
     from IPython.display import Markdown, display
 
     prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX")
-    port = url.split(":")[2].split("/")[0]
-    path = url.split(port, 1)[1].lstrip("/")
-    target = f"{prefix}proxy/{port}/{path}" if prefix else url
+    there = urlsplit(url)
+    own = there.hostname in ("127.0.0.1", "localhost")
+    place = there.port if own else f"{there.hostname}:{there.port}"
+    rest = url.split(there.netloc, 1)[1].lstrip("/")
+    target = f"{prefix}proxy/{place}/{rest}" if prefix else url
     display(Markdown(f"[{text or url}]({target})"))
 
 
