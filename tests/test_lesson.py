@@ -29,8 +29,9 @@ def test_a_check_passes_when_all_holds(shown):
 
 
 def test_a_pass_explains_why(shown):
-    @lesson.check("All is well", "Nothing was asked.")
+    @lesson.check("All is well")
     def _():
+        """Nothing was asked."""
         yield True, "never seen"
 
     assert shown[0][0]["text/plain"] == "pass: All is well. Nothing was asked."

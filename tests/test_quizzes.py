@@ -10,6 +10,8 @@ from helpers import lesson
 LESSONS = [path for path in PATHS if path.name[:2] not in ("00", "99")]
 QUIZZES = lesson.data("quizzes")
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+# The first page has one too, to show what a quiz is.
+each_quiz = pytest.mark.parametrize("path", PATHS[:1] + LESSONS, ids=lambda path: path.stem)
 
 
 def questions(path):
@@ -29,9 +31,13 @@ def test_there_are_no_quizzes_without_a_notebook():
 
 
 @each_lesson
+def test_a_lesson_asks_four_to_six_questions(path):
+    assert 4 <= len(questions(path)) <= 6
+
+
+@each_quiz
 def test_questions(path):
     found = questions(path)
-    assert 4 <= len(found) <= 6
     assert len({question["question"] for question in found}) == len(found)
     for question in found:
         asked, answers = question["question"], question["answers"]
@@ -44,10 +50,10 @@ def test_questions(path):
             given = [answer["answer"] for answer in answers]
             assert len(set(given)) == len(given) >= 3, f"{asked}: three answers or more, all unlike"
             assert {answer["correct"] for answer in answers} == {True, False}, asked
-            assert question["type"] == "many_choice" or len(right) == 1, asked
+            assert (question["type"] == "many_choice") == (len(right) > 1), asked
 
 
-@each_lesson
+@each_quiz
 def test_each_answer_is_explained(path):
     for question in questions(path):
         for answer in question["answers"]:
@@ -61,6 +67,12 @@ def test_the_form_of_an_answer_does_not_give_it_away(path):
     lengths = [[len(answer["answer"]) for answer in question["answers"]] for question, _ in found]
     longest = [size.index(max(size)) for size in lengths]
     assert longest != [place for _, place in found], "the right answer is always the longest"
+
+
+@each_quiz
+def test_the_quiz_is_shown_once(path):
+    shown = [cell for cell in code_cells(read(path)) if "lesson.quiz()" in cell.source]
+    assert len(shown) == 1
 
 
 @each_lesson

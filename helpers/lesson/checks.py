@@ -11,21 +11,22 @@ from helpers.lesson.notes import notes
 from helpers.lesson.places import here
 
 
-def check(title: str, why: str = "") -> Callable[[Callable[[], Iterator[tuple[bool, str]]]], None]:
+def check(title: str) -> Callable[[Callable[[], Iterator[tuple[bool, str]]]], None]:
     """Check an exercise: a decorator for a generator that yields (is it so, hint if not) pairs.
 
     The pairs are looked at in order, and the first that does not hold gives the hint. Whatever
-    goes wrong in the learner's work becomes a hint too: a check never raises. A pass is noted (see
-    ``progress``), and one that is noted stays.
+    goes wrong in the learner's work becomes a hint too: a check never raises. A pass adds the
+    generator's docstring: why it is so, or what it is good for. It is noted (see ``progress``),
+    and what is noted stays.
 
     Args:
         title: what is checked, as a statement ("The machine has two processors").
-        why: a sentence that a pass adds: why it is so, or what it is good for.
 
     Example::
 
-        @lesson.check("The machine has two processors", "QEMU runs one thread for each.")
+        @lesson.check("The machine has two processors")
         def _():
+            '''QEMU runs one thread for each.'''
             yield "twin" in globals(), "Boot a machine and call it `twin`."
             yield twin.settings.cpus == 2, "Pass `cpus=2` to `vm.boot`."
     """
@@ -40,7 +41,7 @@ def check(title: str, why: str = "") -> Callable[[Callable[[], Iterator[tuple[bo
         if hint is None and here.number is not None:
             with notes(here.number) as known:
                 known["passed"].setdefault(title, time.time())
-        _show(title, passed=hint is None, more=why if hint is None else hint)
+        _show(title, passed=hint is None, more=(steps.__doc__ or "") if hint is None else hint)
 
     return decide
 
