@@ -36,15 +36,11 @@ def take(number: int) -> int:
     They are marked as ``taken``: nobody has solved them here.
     """
     count = 0
-    for path in sorted(pages.NOTEBOOKS.glob("[0-9][0-9]-*.ipynb")):
-        before = int(path.name[:2])
-        if before >= number:
-            break
+    for before in [one for one in pages.numbered() if one < number]:
         with notes.notes(before) as known:
             open_ = [one for one in pages.page(before).exercises if one not in known["passed"]]
             known["passed"] |= dict.fromkeys(open_, time.time())
-            if open_:
-                known["taken"] = [*known.get("taken", []), *open_]
+            known["taken"] += open_
         count += len(open_)
     return count
 

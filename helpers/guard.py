@@ -56,7 +56,7 @@ def check(url: str) -> None:
     from urllib3.util import parse_url  # what will make the connection reads it in the same way
 
     host = (parse_url(url).host or "").strip("[]")
-    if not _loopback(host) and not opted_in():
+    if not loopback(host) and not opted_in():
         raise Refused(
             f"{host} was not asked: AWS commands stay on this machine, where cloud.start() (in a "
             'terminal: eval "$(python -m helpers env)") leads to the local cloud; for a real '
@@ -107,7 +107,8 @@ def _both(first: Callable, second: Callable) -> Callable:
     return run
 
 
-def _loopback(host: str) -> bool:
+def loopback(host: str) -> bool:
+    """Say whether a host is this machine's loopback, by its name or its address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -228,17 +228,26 @@ def down() -> list[str]:
     return [entry.name for entry in entries()]
 
 
-def memory() -> dict[str, int]:
-    """Return the MB of memory that the processes of each entry hold, by the entry's id.
+def holds(process: psutil.Process) -> int:
+    """Return the bytes of memory that a process holds.
 
-    A page that several processes share counts by its share where the system tells it (PSS).
+    A page that several processes share counts by its share where the system tells it (PSS), and
+    not at all where it does not (somebody else's process).
     """
+    try:
+        return process.memory_full_info().pss
+    except (psutil.AccessDenied, AttributeError):
+        known = process.memory_info()
+        return known.rss - getattr(known, "shared", 0)
+
+
+def memory() -> dict[str, int]:
+    """Return the MB of memory that the processes of each entry hold, by the entry's id."""
     held: dict[str, int] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if owner := process.environ().get(MARK):
-                full = process.memory_full_info()
-                held[owner] = held.get(owner, 0) + getattr(full, "pss", full.rss)
+                held[owner] = held.get(owner, 0) + holds(process)
     return {owner: size >> 20 for owner, size in held.items()}
 
 

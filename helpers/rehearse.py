@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from helpers import ledger, machine, publish
+from helpers.lesson import pages
 from helpers.view.look import Looker
 
 SLOW_SECONDS = 10
@@ -49,7 +50,7 @@ def chosen(numbers: list[int]) -> list[Path]:
     Raises:
         RuntimeError: there is none of a number.
     """
-    there = {int(path.name[:2]): path for path in sorted(publish.NOTEBOOKS.glob("[0-9]*.ipynb"))}
+    there = pages.numbered()
     if missing := [str(one) for one in numbers if one not in there]:
         raise RuntimeError(f"There is no notebook {', '.join(missing)}.")
     return [path for number, path in there.items() if not numbers or number in numbers]

@@ -15,7 +15,7 @@ BELOW = {
     "cluster": {"containers", "vm", "machine", "ledger"},
     "bench": {"containers", "vm", "machine", "ledger"},
     "teaching": {"rehearse", "checkpoint", "view", "machine"},
-    "rehearse": {"publish", "view", "machine", "ledger"},
+    "rehearse": {"lesson", "publish", "view", "machine", "ledger"},
     "checkpoint": {"lesson", "view", "cloud", "cluster", "containers", "ledger"},
     "view": {"cloud", "cluster", "containers", "machine", "ledger"},
     "lesson": {"machine", "ledger"},

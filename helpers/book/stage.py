@@ -106,9 +106,6 @@ def _readme(folder: Path) -> None:
     readme = markdown((ROOT / "README.md").read_text(encoding="utf-8"), folder, "readme")
     first = min((ROOT / TEACHING).glob("*.md")).relative_to(ROOT)
     readme = readme.replace(f"]({TEACHING})", f"]({first})")
-    for path in NOTEBOOKS.glob("*.ipynb"):  # a name becomes a link, unless it is one
-        link = f"[`{path.stem}`](notebooks/{path.name})"
-        readme = re.sub(rf"(?<!\[)`{path.stem}`", link, readme)
     (folder / "index.md").write_text(f"{readme}\n{contents()}\n", encoding="utf-8")
 
 

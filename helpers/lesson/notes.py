@@ -29,9 +29,10 @@ def numbers() -> list[int]:
 def notes(number: int) -> Iterator[dict]:
     """Give a notebook's notes to read or change; at the end of the block they are written.
 
-    ``passed`` has the exercises and when they were passed first, ``kernels`` the kernels that are
-    in the middle and their last cell (number and id), ``left`` the furthest where one has died,
-    ``seconds`` what each cell took, and ``last`` when one ran.
+    ``passed`` has the exercises and when they were passed first, ``taken`` those of them that were
+    only taken as done (see ``helpers.checkpoint``), ``kernels`` the kernels that are in the middle
+    and their last cell (number and id), ``left`` the furthest where one has died, ``seconds`` what
+    each cell took, and ``last`` when one ran.
     """
     path = folder() / f"{number:02}.json"
     with open(folder() / "lock", "w") as lock:
@@ -40,8 +41,9 @@ def notes(number: int) -> Iterator[dict]:
             known = json.loads(path.read_text())
         except (OSError, ValueError):
             known = {}
+        empty = {"passed": {}, "taken": [], "kernels": {}, "left": [0, ""], "seconds": {}}
+        known = empty | {"last": 0} | known
         before = json.dumps(known)
-        known = {"passed": {}, "kernels": {}, "left": [0, ""], "seconds": {}, "last": 0} | known
         yield known
         if json.dumps(known) != before:
             draft = path.with_suffix(".draft")
@@ -54,13 +56,12 @@ def progress() -> None:
     from IPython.display import display
 
     rows = ["| notebook | exercises done | last |", "|---|---|---|"]
-    for path in sorted(pages.NOTEBOOKS.glob("[0-9][0-9]-*.ipynb")):
-        number = int(path.name[:2])
+    for number, path in pages.numbered().items():
         page = pages.page(number)
         with notes(number) as known:
             done, last = len(known["passed"].keys() & {*page.exercises}), known["last"]
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last)) if last else "–"
         count = f"{done} of {len(page.exercises)}" if page.exercises else "–"
-        rows.append(f"| [{path.name[:2]} {page.title}]({path.name}) | {count} | {when} |")
+        rows.append(f"| [{number:02} {page.title}]({path.name}) | {count} | {when} |")
     table = "\n".join(rows)
     display({"text/markdown": table, "text/plain": table}, raw=True)

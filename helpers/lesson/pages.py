@@ -47,12 +47,17 @@ class Page:
         return found[0] if found else None
 
 
+def numbered() -> dict[int, Path]:
+    """Return the course's notebooks by number, in their order."""
+    return {int(found.name[:2]): found for found in sorted(NOTEBOOKS.glob("[0-9][0-9]-*.ipynb"))}
+
+
 def path(number: int) -> Path:
     """Return the file of a notebook: the one that JupyterLab has open, or the course's own."""
     start, opened = f"{number:02}-", Path(os.environ.get("JPY_SESSION_NAME", ""))
     if opened.name.startswith(start) and opened.suffix == ".ipynb" and opened.is_file():
         return opened
-    return next(NOTEBOOKS.glob(f"{start}*.ipynb"))
+    return numbered()[number]
 
 
 def page(number: int) -> Page:

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import urllib3
 
 from helpers import cloud, cluster, containers, ledger
@@ -136,13 +137,8 @@ def memory_mb(pids: set[int]) -> int:
     """Return what processes hold in MB; what several share is counted once, where we may look."""
     held = 0
     for pid in pids:
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            try:
-                lines = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                held += int(lines.partition("\nPss:")[2].split()[0]) << 10
-            except OSError:  # somebody else's, as those of containers are
-                words = Path(f"/proc/{pid}/statm").read_text().split()
-                held += (int(words[1]) - int(words[2])) * os.sysconf("SC_PAGE_SIZE")
+        with contextlib.suppress(psutil.Error):
+            held += ledger.holds(psutil.Process(pid))
     return held >> 20
 
 
