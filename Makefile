@@ -6,7 +6,8 @@ export PATH := $(BIN):$(PATH)
 # Tests and re-executions keep their state apart from yours, and stop what they started. Tests do
 # not ask for images on the network.
 APART := exec </dev/null; export LAB_HOME="$(CURDIR)/.lab-test"; \
-	trap 'status=$$?; python -m helpers down || status=1; exit $$status' EXIT;
+	trap 'status=$$?; for home in "$$LAB_HOME" "$$LAB_HOME"/gw*; do if [ -d "$$home" ]; then \
+		LAB_HOME="$$home" python -m helpers down || status=1; fi; done; exit $$status' EXIT;
 
 .PHONY: lab test notebooks book slides lint setup setup-book clean
 
@@ -16,7 +17,8 @@ lab: setup  ## open the course in JupyterLab (make lab ARGS=--no-browser)
 		--LabApp.default_url=/lab/tree/notebooks/00-check-your-machine.ipynb $(ARGS)
 
 test: setup setup-book  ## test the helpers, the form of the notebooks, and every notebook
-	@$(APART) export LAB_OFFLINE=1; python -m pytest -n 2 --dist loadfile --durations 20 tests data/app/tests && python -m pytest --nbval-lax --nbval-current-env notebooks
+	@$(APART) export LAB_OFFLINE=1; python -m pytest -n 2 --dist loadgroup --durations 20 \
+		--nbval-lax --nbval-current-env tests data/app/tests notebooks
 
 notebooks: setup  ## execute notebooks again and save them (make notebooks ONLY=notebooks/01-…)
 	@$(APART) python -m helpers.publish $(ONLY)
@@ -38,7 +40,7 @@ setup-book:
 	@$(PYTHON) helpers/install.py book
 
 clean:  ## stop everything and remove what was set up here (the cache stays)
-	@for home in .lab .lab-test; do if [ -d $$home ]; then \
+	@for home in .lab .lab-test .lab-test/gw*; do if [ -d $$home ]; then \
 		LAB_HOME="$(CURDIR)/$$home" python -m helpers down || \
 		{ echo "$$home still records what runs: try 'make setup' first"; exit 1; }; fi; done
 	rm -rf .lab .lab-test .venv .venv-book book slides *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -8,6 +8,19 @@ import pytest
 from helpers import ledger
 
 
+def pytest_configure(config):
+    """Where processes share the work, each runs its notebooks in a home of its own."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        os.environ["LAB_HOME"] = str(ledger.home() / worker)
+
+
+def pytest_collection_modifyitems(items):
+    """A process takes a whole file; ``--dist loadgroup`` splits those that say their groups."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 @pytest.fixture(autouse=True)
 def forgotten_keys():
     """boto3 remembers the keys that it has found; the next test may have others."""

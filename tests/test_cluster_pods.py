@@ -459,7 +459,7 @@ def test_pods_outlive_the_agent(lab, run):  # noqa: F811
     if lab.rung == "process":
         until(lambda: ready(name) and first(name)["restartCount"] == 1)
     else:
-        assert ready(name)
+        until(lambda: ready(name))  # not so while nothing is heard of its node
         assert first(name)["containerID"] == before["containerID"]
         assert first(name)["restartCount"] == 0
     assert "Directory listing" in page(f"http://{address(lab, name)}:8080")

@@ -28,7 +28,7 @@ from kubernetes import client, config, stream
 from streaming import Egress, LocalRuntime
 from waiting import until
 
-from helpers.cluster import control
+from helpers.cluster import control, local
 from helpers.cluster.agent import server, spdy
 from helpers.cluster.agent.runtime import Settings
 from helpers.cluster.api import Api
@@ -81,7 +81,7 @@ class Cluster:
         status = {"addresses": addresses, "daemonEndpoints": endpoints}
         self.api.create("/api/v1/nodes", {"metadata": {"name": "one"}, "status": status})
         self.pods = "/api/v1/namespaces/default/pods"
-        until(lambda: self.api.get("/api/v1/namespaces/default/serviceaccounts")["items"])
+        until(lambda: local.takes_pods(self.api))
         containers = [
             {"name": name, "image": "none", "stdin": True} for name in ("app", "ended", "none")
         ]

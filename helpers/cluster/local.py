@@ -121,12 +121,14 @@ class Cluster:
         return name
 
     def wait_ready(self, *names: str, seconds: float = 60) -> None:
-        """Wait until nodes are Ready.
+        """Wait until nodes are Ready and the cluster takes pods for them.
 
         Raises:
             ClusterError: one is not within so many seconds; the message ends with its log.
         """
         deadline, api = time.monotonic() + seconds, self.api
+        while not takes_pods(api) and time.monotonic() < deadline:
+            time.sleep(0.05)
         for name in names:
             while not _ready(api, name):
                 if time.monotonic() > deadline:
@@ -248,6 +250,15 @@ def _prepare(found: Cluster) -> dict:
                 raise ClusterError(str(refused)) from None
             problem = refused
     raise ClusterError(f"No range of addresses is free for the pods: {problem}")
+
+
+def takes_pods(api: Api) -> bool:
+    """Say whether the namespace ``default`` takes pods: whether its account has its token.
+
+    That comes a moment after the API; until then Kubernetes 1.20 refuses to create a pod.
+    """
+    accounts = api.get("/api/v1/namespaces/default/serviceaccounts")["items"]
+    return any(one.get("secrets") for one in accounts if one["metadata"]["name"] == "default")
 
 
 def _ready(api: Api, name: str) -> bool:

@@ -16,11 +16,14 @@ COLOURS = {  # white text on them has a contrast of 5 to 1 or more
     "--jq-multiple-choice-bg": "#0072B2",
     "--jq-many-choice-bg": "#8A3A00",
     "--jq-numeric-bg": "#005F45",
+    "--jq-numeric-input-bg": "#004733",
+    "--jq-numeric-input-label": "#FFFFFF",
     "--jq-correct-color": "#007313",
 }
 FETCH = "document.head.appendChild(script);"  # what would load MathJax from another machine
 JAVASCRIPT = "application/javascript"
-# What jupyterquiz lacks: answers can be chosen by keyboard, and what it says is read aloud.
+# What jupyterquiz lacks: answers can be chosen by keyboard, labels belong to their boxes, and what
+# it says is read aloud.
 KEYBOARD = """
 (function ready() {
   const box = document.getElementById("%s");
@@ -28,6 +31,7 @@ KEYBOARD = """
   box.querySelector(".asked")?.remove();
   box.dataset.lmSuppressShortcuts = "true";
   box.querySelectorAll(".Feedback").forEach(said => { said.setAttribute("role", "status"); });
+  box.querySelectorAll(".InpLabel").forEach(label => { label.htmlFor = label.nextSibling.id; });
   box.querySelectorAll(".MCButton").forEach(answer => {
     answer.querySelector("input")?.remove();
     answer.tabIndex = 0;
