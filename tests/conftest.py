@@ -4,6 +4,7 @@ import os
 
 import boto3
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from helpers import ledger
 
@@ -14,11 +15,16 @@ def pytest_configure(config):
         os.environ["LAB_HOME"] = str(ledger.home() / worker)
 
 
-def pytest_collection_modifyitems(items):
-    """A process takes a whole file; ``--dist loadgroup`` splits those that say their groups."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+class ByFile(LoadFileScheduling):
+    """A process takes a whole file, as what it starts is for all of it; of the solutions, one."""
+
+    def _split_scope(self, nodeid):
+        return nodeid if "test_solutions.py" in nodeid else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Give out work by what stands above."""
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,7 @@ import nbclient
 import pytest
 from reading import PATHS, exercises, plain_text, read, where
 
-WITH_EXERCISES = [
-    pytest.param(path, id=path.stem, marks=pytest.mark.xdist_group(f"{path.stem}, solved"))
-    for path in PATHS
-    if any(exercises(read(path)))
-]
+WITH_EXERCISES = [path for path in PATHS if any(exercises(read(path)))]
 
 
 @pytest.fixture
@@ -28,7 +24,7 @@ def state_of_its_own(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", WITH_EXERCISES)
+@pytest.mark.parametrize("path", WITH_EXERCISES, ids=lambda path: path.stem)
 def test_solutions_pass(path, state_of_its_own):
     notebook = read(path)
     answered = list(exercises(notebook))

@@ -113,6 +113,7 @@ def _folder() -> Path:
     """
     said = subprocess.run([str(machine.qemu()), "--version"], capture_output=True, text=True).stdout
     recipe = [Path(__file__), *GUEST.iterdir(), *initramfs.GUEST.iterdir()]
+    recipe.append(Path(vm.__file__).with_name("settings.py"))
     parts = [said, vm.accelerator(), images.recipe()]
     parts += [path.read_text() for path in sorted(recipe)]
     return machine.cache() / "engine" / hashlib.sha256("".join(parts).encode()).hexdigest()[:10]

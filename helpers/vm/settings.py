@@ -41,8 +41,12 @@ class Settings:
     def command(self, memory_file: str) -> list[str]:
         """Return the QEMU command line; paths are relative to the machine's folder."""
         accelerator = self.accelerator
-        if accelerator == "tcg":  # translated code takes up to so many MB, besides the guest's own
-            accelerator += f",tb-size={max(64, min(256, self.memory // 4))}"
+        options = f"console=ttyS0 quiet panic=-1 lab.name={self.name}"
+        if accelerator == "tcg":
+            # Translated code takes up to so many MB, besides the guest's own. It is found again
+            # only at the same address, so programs must not lie at random ones.
+            accelerator += f",tb-size={max(64, min(256, self.memory // 2))}"
+            options += " norandmaps"
         network = "user,id=net" + ("" if self.outbound else ",restrict=on")
         for guest, host in self.ports.items():
             network += f",hostfwd=tcp:{self.address}:{host}-:{guest}"
@@ -58,7 +62,7 @@ class Settings:
         words += ["-nodefaults", "-no-user-config", "-display", "none"]
         words += [] if self.reboots else ["-no-reboot"]
         words += ["-kernel", self.kernel, "-initrd", self.initrd]
-        words += ["-append", f"console=ttyS0 quiet panic=-1 lab.name={self.name}"]
+        words += ["-append", options]
         words += ["-chardev", "file,id=console,path=console.log", "-serial", "chardev:console"]
         words += ["-chardev", "socket,id=agent,path=agent.sock,server=on,wait=off"]
         words += ["-device", "virtio-serial-pci", "-device", "virtconsole,chardev=agent"]
