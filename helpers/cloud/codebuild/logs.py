@@ -36,7 +36,11 @@ class Log:
         except ClientError as problem:
             if problem.response["Error"]["Code"] != "ResourceNotFoundException":
                 raise
-            self.call("logs", "CreateLogGroup", {"logGroupName": self.group})
+            try:
+                self.call("logs", "CreateLogGroup", {"logGroupName": self.group})
+            except ClientError as refused:  # another build may have been quicker
+                if refused.response["Error"]["Code"] != "ResourceAlreadyExistsException":
+                    raise
             self.call("logs", "CreateLogStream", where)
 
     def say(self, text: str) -> None:
