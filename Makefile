@@ -17,8 +17,8 @@ lab: setup  ## open the course in JupyterLab (make lab ARGS=--no-browser)
 		--LabApp.default_url=/lab/tree/notebooks/00-check-your-machine.ipynb $(ARGS)
 
 test: setup setup-book  ## test the helpers, the form of the notebooks, and every notebook
-	@$(APART) export LAB_OFFLINE=1; python -m pytest -n 2 --durations 20 tests data/app/tests && \
-		python -m pytest --nbval-lax --nbval-current-env notebooks
+	@$(APART) export LAB_OFFLINE=1; python -m pytest -n 2 --durations 20 \
+		--nbval-lax --nbval-current-env tests data/app/tests notebooks
 
 notebooks: setup  ## execute notebooks again and save them (make notebooks ONLY=notebooks/01-…)
 	@$(APART) python -m helpers.publish $(ONLY)
