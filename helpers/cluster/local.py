@@ -124,10 +124,13 @@ class Cluster:
         """Wait until nodes are Ready and the cluster takes pods for them.
 
         Raises:
-            ClusterError: one is not within so many seconds; the message ends with its log.
+            ClusterError: that is not so within so many seconds; for a node, the message ends with
+                its log.
         """
         deadline, api = time.monotonic() + seconds, self.api
-        while not takes_pods(api) and time.monotonic() < deadline:
+        while not takes_pods(api):
+            if time.monotonic() > deadline:
+                raise ClusterError(f"Cluster {self.name} takes no pods after {seconds} s.")
             time.sleep(0.05)
         for name in names:
             while not _ready(api, name):
@@ -257,7 +260,10 @@ def takes_pods(api: Api) -> bool:
 
     That comes a moment after the API; until then Kubernetes 1.20 refuses to create a pod.
     """
-    accounts = api.get("/api/v1/namespaces/default/serviceaccounts")["items"]
+    try:
+        accounts = api.get("/api/v1/namespaces/default/serviceaccounts")["items"]
+    except ApiError:
+        return False
     return any(one.get("secrets") for one in accounts if one["metadata"]["name"] == "default")
 
 
