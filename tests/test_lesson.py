@@ -41,11 +41,11 @@ def test_a_check_gives_the_first_hint_that_fits(shown):
     @lesson.check("Two steps")
     def _():
         yield True, "first"
-        yield False, "Do the <second>."
+        yield False, "Do the <second> with `a < b`."
         yield False, "third"
 
-    assert shown[0][0]["text/plain"] == "not yet: Two steps. Do the <second>."
-    assert "&lt;second&gt;" in shown[0][0]["text/html"]
+    assert shown[0][0]["text/plain"] == "not yet: Two steps. Do the <second> with `a < b`."
+    assert "&lt;second&gt; with <code>a &lt; b</code>." in shown[0][0]["text/html"]
 
 
 @pytest.mark.parametrize("problem", [NameError("name 'twin' is not defined"), OSError("gone")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -52,7 +53,7 @@ def _show(title: str, passed: bool, more: str) -> None:
     sentence = f"{title}. {more}" if more else title
     text = f"pass: {sentence}" if passed else f"not yet: {sentence}"
     mark, colour = ("✓ pass", COLOURS["namespaces"]) if passed else ("○ not yet", COLOURS["tcg"])
-    words = html.escape(sentence)
+    words = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", html.escape(sentence, quote=False))
     box = f"border-left: 4px solid {colour}; padding: 0.3em 0.8em"
     markup = f'<div role="status" style="{box}"><b>{mark}</b> – {words}</div>'
     display({"text/plain": text, "text/html": markup}, raw=True)
