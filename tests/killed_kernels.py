@@ -120,6 +120,15 @@ def main():
 
 
 def _harmless(path, environment, options):
+    try:
+        well = _try_all(path, environment, options)
+    finally:  # also when this is interrupted
+        left = helpers(environment, "down")
+        print(f"  down: {left.stdout}{left.stderr}", flush=True)
+    return well and left.returncode == 0
+
+
+def _try_all(path, environment, options):
     with kernel(path, environment) as run:
         count = len(run.code)
         run.cells(range(count))
@@ -137,9 +146,7 @@ def _harmless(path, environment, options):
             problem = f"there remain {now}"
         well = well and not problem
         print(f"  {after:3} {time.monotonic() - begin:6.1f} s  {problem or 'well'}", flush=True)
-    left = helpers(environment, "down")
-    print(f"  down: {left.stdout}{left.stderr}", flush=True)
-    return well and left.returncode == 0
+    return well
 
 
 if __name__ == "__main__":
