@@ -219,10 +219,14 @@ def down() -> list[str]:
     """Stop everything, newest first, and return the names of what could not be stopped.
 
     What was started later may stand on what was started earlier, so the reverse order is the
-    order of dependency. An empty list is the proof that nothing is left.
+    order of dependency. What a program starts before its own turn to be stopped comes after
+    that. An empty list is the proof that nothing is left.
     """
-    for entry in reversed(entries()):
-        stop(entry)
+    tried: set[str] = set()
+    while found := [entry for entry in reversed(entries()) if entry.id not in tried]:
+        for entry in found:
+            stop(entry)
+        tried |= {entry.id for entry in found}
     for draft in _folder().glob("*.draft"):
         draft.unlink(missing_ok=True)
     return [entry.name for entry in entries()]

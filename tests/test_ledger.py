@@ -38,6 +38,14 @@ def test_what_a_dying_process_still_starts_is_killed_too(home):
     assert not entry.alive()
 
 
+def test_what_is_started_while_others_are_stopped_is_stopped_too(home):
+    again = "while True: ledger.spawn('work', ['sleep', '300'])[0].wait()"
+    ledger.spawn("keeper", [sys.executable, "-c", f"from helpers import ledger\n{again}"])
+    while not any(entry.pid for entry in ledger.entries() if entry.name == "work"):
+        time.sleep(0.01)
+    assert ledger.down() == []
+
+
 def test_a_program_that_does_not_exist_leaves_no_entry(home):
     with pytest.raises(FileNotFoundError):
         ledger.spawn("nothing", ["/no/such/program"])
