@@ -34,7 +34,8 @@ PACKAGES = (
 ).split()
 UNNEEDED = (
     "usr/share usr/bin/ctr usr/bin/dnet usr/sbin/ovrouter usr/sbin/dnet usr/bin/containerd-stress "
-    "usr/bin/containerd-shim usr/bin/containerd-shim-runc-v1 usr/bin/docker usr/libexec/docker"
+    "usr/bin/containerd-shim usr/bin/containerd-shim-runc-v1 usr/bin/docker usr/libexec/docker "
+    "usr/sbin/docker-proxy usr/bin/docker-proxy"
 ).split()
 
 
